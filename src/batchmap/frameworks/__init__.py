@@ -1,0 +1,37 @@
+"""Who batchmap knows: one file, or one folder, a framework; each offers what it has."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module, metadata
+
+from batchmap.errors import unknown
+from batchmap.mapping.framework import Framework
+
+NAMES = ("keras", "tensorflow", "torch")
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The names of all frameworks and tools, plug-ins included."""
+    return (*NAMES, *(point.name for point in _plugins()))
+
+
+@cache
+def get(name: str) -> Framework:
+    """The framework or tool of a name; UnknownWord when there is none."""
+    if name in NAMES:
+        found = import_module(f"batchmap.frameworks.{name}").FRAMEWORK
+        assert isinstance(found, Framework)
+        return found
+    for point in _plugins():
+        if point.name == name:
+            found = point.load()
+            if not isinstance(found, Framework):
+                raise TypeError(f"the plug-in {name!r} gives {found!r}, which is no Framework")
+            return found
+    raise unknown(name, "framework or tool that batchmap knows", names(), "batchmap support lists them")
+
+
+def _plugins() -> tuple[metadata.EntryPoint, ...]:
+    return tuple(metadata.entry_points(group="batchmap.frameworks"))

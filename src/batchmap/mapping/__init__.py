@@ -1,0 +1,1 @@
+"""How a canonical spec and native arguments are paired: rows, calls, packs."""

@@ -1,0 +1,213 @@
+"""Spec to `Call` and back, by reading the rows of a framework one way or the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from batchmap.errors import Ambiguous, BatchmapError, Contradiction, Unsupported, unknown
+from batchmap.mapping.calls import Call, Lowered
+from batchmap.mapping.framework import Counterpart, Framework
+from batchmap.mapping.rows import Row, Site, Wrap, show
+from batchmap.spec.layers import Layer, Recurrent, TimeDistributed, unstack
+
+
+def lower(layer: Layer, framework: Framework) -> Lowered:
+    """Finds the native call that holds a layer exactly.
+
+    Raises Unsupported, with the field and the way out, when none does; Ambiguous when a needed word is unknown.
+    """
+    counterpart, lowered = choose(layer, framework)
+    return lowered
+
+
+def choose(layer: Layer, framework: Framework) -> tuple[Counterpart, Lowered]:
+    """The first counterpart that holds a layer, with the call it gives."""
+    refusals: list[BatchmapError] = []
+    for counterpart in framework.layers:
+        if isinstance(layer, counterpart.kind):
+            try:
+                return counterpart, _lower(layer, counterpart, framework)
+            except Unsupported as error:
+                refusals.append(error)
+    if refusals:
+        raise refusals[0]
+    raise Unsupported(
+        f"{framework.title} has no counterpart of {type(layer).__name__}",
+        framework=framework.name,
+        field="layer",
+        value=layer,
+    )
+
+
+def lift(call: Call, framework: Framework, version: str = "", known: Mapping[str, Any] | None = None) -> Layer:
+    """Reads a native call as a layer.
+
+    version: of the framework that made it, where defaults or meanings changed; the newest when empty.
+    known: words that the native form leaves to its caller, for example features in Keras.
+    Raises UnknownWord for a constructor or an argument without a row, Unsupported for a value without a reading.
+    """
+    known = dict(known or {})
+    layer = _lift(call, framework, version, known)
+    names = {field.name for field in fields(layer)}  # type: ignore[arg-type]
+    for word, value in known.items():
+        if word not in names:
+            raise unknown(word, f"field of {type(layer).__name__}", names)
+        if getattr(layer, word) != value:
+            raise Contradiction(
+                f"{word}={show(value)} was given, and {framework.title} says {word}={show(getattr(layer, word))}",
+                field=word,
+            )
+    return layer
+
+
+def counterpart_of(name: str, framework: Framework) -> Counterpart:
+    """The counterpart whose constructor goes by a name; UnknownWord when there is none."""
+    for counterpart in framework.layers:
+        if counterpart.answers(name):
+            return counterpart
+    raise unknown(
+        name,
+        f"layer that batchmap knows in {framework.title}",
+        [c.target.rpartition(".")[2] for c in framework.layers],
+    )
+
+
+def gather(rows: Sequence[Row], spec: Any, site: Site) -> dict[str, Any]:
+    """Native arguments of one call, in the order of its rows."""
+    arguments: dict[str, Any] = {}
+    for row in rows:
+        if row.in_version(""):
+            arguments.update(row.lower(spec, site))
+    return arguments
+
+
+def scatter(rows: Sequence[Row], given: Mapping[str, Any], site: Site, version: str) -> dict[str, Any]:
+    """Words of one call; an argument without a row raises UnknownWord."""
+    rows = [row for row in rows if row.in_version(version)]
+    natives = {name for row in rows for name in row.natives}
+    for name in given:
+        if name not in natives:
+            raise unknown(name, f"argument of {site.target}", natives)
+    words: dict[str, Any] = {}
+    for row in rows:
+        words.update(row.lift(given, site))
+    return words
+
+
+def _lower(layer: Layer, counterpart: Counterpart, framework: Framework) -> Lowered:
+    site = Site(framework.name, counterpart.target)
+    if isinstance(layer, TimeDistributed):
+        inner = lower(layer.layer, framework)
+        row = counterpart.wraps[0]
+        return Lowered(Call(row.target, {row.argument: inner.call}), inner.notes, inner.left_out)
+    if isinstance(layer, Recurrent) and layer.layers > 1 and counterpart.repeat:
+        return _lower_stack(layer, counterpart, framework)
+    for wrap in counterpart.wraps:
+        if getattr(layer, wrap.word) == wrap.value:
+            inside = _lower(replace(layer, **wrap.neutral), counterpart, framework)  # type: ignore[arg-type]
+            outer = Site(framework.name, wrap.target)
+            arguments = {wrap.argument: inside.call, **gather(wrap.rows, layer, outer)}
+            return Lowered(
+                Call(wrap.target, arguments), (*inside.notes, *outer.notes), {**inside.left_out, **outer.left_out}
+            )
+    arguments = gather(counterpart.rows, layer, site)
+    return Lowered(Call(counterpart.target, arguments), tuple(site.notes), dict(site.left_out))
+
+
+def _lower_stack(layer: Recurrent, counterpart: Counterpart, framework: Framework) -> Lowered:
+    repeat = counterpart.repeat
+    assert repeat is not None
+    if layer.returned_state:
+        raise Unsupported(
+            f"{repeat.target} cannot hold returned_state=True",
+            "it returns the output of its last layer only",
+            "returned_state=False, or a model with the layers one by one",
+            framework=framework.name,
+            field="returned_state",
+            value=True,
+        )
+    calls: list[Call] = []
+    notes: dict[str, None] = {}
+    left_out: dict[str, Any] = {}
+    for k, single in enumerate(unstack(layer)):
+        lowered = _lower(single, counterpart, framework)
+        notes |= dict.fromkeys(lowered.notes)
+        left_out = {**lowered.left_out, **left_out} if k == 0 else left_out
+        word, target, argument = repeat.between
+        if k and word and getattr(layer, word):
+            calls.append(Call(target, {argument: getattr(layer, word)}))
+        calls.append(lowered.call)
+    return Lowered(Call(repeat.target, {repeat.argument: tuple(calls)}), tuple(notes), left_out)
+
+
+def _lift(call: Call, framework: Framework, version: str, known: Mapping[str, Any]) -> Layer:
+    for counterpart in framework.layers:
+        repeat = counterpart.repeat
+        if repeat and _means(call.target, repeat.target) and isinstance(call.get(repeat.argument), (tuple, list)):
+            return _lift_stack(call, framework, version, known)
+        for wrap in counterpart.wraps:
+            if _means(call.target, wrap.target):
+                return _lift_wrapped(call, counterpart, wrap, framework, version, known)
+    counterpart = counterpart_of(call.target, framework)
+    site = Site(framework.name, counterpart.target, known=known)
+    return counterpart.kind(**scatter(counterpart.rows, call.arguments, site, version))
+
+
+def _lift_wrapped(
+    call: Call, counterpart: Counterpart, wrap: Wrap, framework: Framework, version: str, known: Mapping[str, Any]
+) -> Layer:
+    inner = call.get(wrap.argument)
+    if not isinstance(inner, Call):
+        raise Ambiguous(f"{wrap.target} was given no {wrap.argument}", field=wrap.argument)
+    layer = _lift(inner, framework, version, known)
+    if counterpart.kind is TimeDistributed:
+        return TimeDistributed(layer=layer)
+    site = Site(framework.name, wrap.target, known=known)
+    given = {name: value for name, value in call.arguments.items() if name != wrap.argument}
+    words = scatter(wrap.rows, given, site, version)
+    for word, value in wrap.neutral.items():
+        if getattr(layer, word) != value:
+            raise Unsupported(
+                f"{wrap.target} around a layer with {word}={show(getattr(layer, word))} has no canonical reading",
+                framework=framework.name,
+                field=word,
+            )
+    return replace(layer, **{wrap.word: wrap.value, **words})  # type: ignore[arg-type]
+
+
+def _lift_stack(call: Call, framework: Framework, version: str, known: Mapping[str, Any]) -> Layer:
+    repeat = next(c.repeat for c in framework.layers if c.repeat and _means(call.target, c.repeat.target))
+    between: set[float] = set()
+    singles: list[Recurrent] = []
+    for entry in call[repeat.argument]:
+        if not isinstance(entry, Call):
+            raise Ambiguous(f"{call.target} holds {entry!r}, which is no layer", field=repeat.argument)
+        if repeat.between[0] and _means(entry.target, repeat.between[1]):
+            between.add(entry[repeat.between[2]])
+            continue
+        features = {"features": known["features"]} if "features" in known and not singles else {}
+        layer = _lift(entry, framework, version, features)
+        if not isinstance(layer, Recurrent):
+            raise Unsupported(f"{call.target} with {entry.target} inside is a model, not a layer", field="layers")
+        singles.append(layer)
+    if not singles:
+        raise Ambiguous(f"{call.target} holds no layer", field=repeat.argument)
+    top, first = singles[-1], singles[0]
+    stack = replace(
+        top,
+        features=first.features,
+        layers=len(singles),
+        **({repeat.between[0]: between.pop()} if len(between) == 1 else {}),
+    )
+    expected = [replace(part, features=None) for part in unstack(stack)]
+    if between or expected != [replace(part, features=None) for part in singles]:
+        raise Unsupported(
+            f"{call.target} holds layers that differ, so they are no stack", "read it as a model", field="layers"
+        )
+    return stack
+
+
+def _means(name: str, target: str) -> bool:
+    return bool(target) and (name == target or target.endswith("." + name))
