@@ -9,7 +9,7 @@ from typing import Any
 from batchmap.errors import Ambiguous, BatchmapError, Contradiction, Unsupported, unknown
 from batchmap.mapping.calls import Call, Lowered
 from batchmap.mapping.framework import Counterpart, Framework
-from batchmap.mapping.rows import Row, Site, Wrap, show
+from batchmap.mapping.rows import Driver, Repeat, Row, Same, Site, Wrap, show
 from batchmap.spec.layers import Layer, Recurrent, TimeDistributed, unstack
 
 
@@ -28,7 +28,7 @@ def choose(layer: Layer, framework: Framework) -> tuple[Counterpart, Lowered]:
     for counterpart in framework.layers:
         if isinstance(layer, counterpart.kind):
             try:
-                return counterpart, _lower(layer, counterpart, framework)
+                return _scoped(counterpart, layer), _lower(layer, counterpart, framework)
             except Unsupported as error:
                 refusals.append(error)
     if refusals:
@@ -93,6 +93,7 @@ def scatter(rows: Sequence[Row], given: Mapping[str, Any], site: Site, version: 
     words: dict[str, Any] = {}
     for row in rows:
         words.update(row.lift(given, site))
+    words.update({row.word: words[row.other] for row in rows if isinstance(row, Same) and row.other in words})
     return words
 
 
@@ -102,6 +103,8 @@ def _lower(layer: Layer, counterpart: Counterpart, framework: Framework) -> Lowe
         inner = lower(layer.layer, framework)
         row = counterpart.wraps[0]
         return Lowered(Call(row.target, {row.argument: inner.call}), inner.notes, inner.left_out)
+    if isinstance(layer, Recurrent) and _drivers(counterpart):
+        return _lower_driven(layer, counterpart, framework)
     if isinstance(layer, Recurrent) and layer.layers > 1 and counterpart.repeat:
         return _lower_stack(layer, counterpart, framework)
     for wrap in counterpart.wraps:
@@ -142,13 +145,64 @@ def _lower_stack(layer: Recurrent, counterpart: Counterpart, framework: Framewor
     return Lowered(Call(repeat.target, {repeat.argument: tuple(calls)}), tuple(notes), left_out)
 
 
+def _lower_driven(layer: Recurrent, counterpart: Counterpart, framework: Framework) -> Lowered:
+    """A cell, or a list of equal ones, and around it the function that runs it over time."""
+    drivers = _drivers(counterpart)
+    driver = _driver(counterpart, layer)
+    if driver is None:
+        raise Site(framework.name, drivers[0].target).refuse(
+            drivers[0].word,
+            getattr(layer, drivers[0].word),
+            f"there are {' and '.join(entry.target for entry in drivers)} only",
+            "bm.port, which turns time round before and after",
+        )
+    inner, outer = Site(framework.name, counterpart.target), Site(framework.name, driver.target)
+    cell = Call(counterpart.target, gather(counterpart.rows, replace(layer, **driver.neutral), inner))  # type: ignore[arg-type]
+    if layer.layers > 1:
+        repeat = counterpart.repeat
+        assert repeat is not None
+        cell = Call(repeat.target, {repeat.argument: (cell,) * layer.layers})
+    arguments = {**dict.fromkeys(driver.cells, cell), **gather(driver.rows, layer, outer)}
+    return Lowered(
+        Call(driver.target, arguments), (*inner.notes, *outer.notes), {**inner.left_out, **outer.left_out}
+    )
+
+
+def _drivers(counterpart: Counterpart) -> tuple[Driver, ...]:
+    return tuple(wrap for wrap in counterpart.wraps if isinstance(wrap, Driver))
+
+
+def _driver(counterpart: Counterpart, layer: Layer) -> Driver | None:
+    return next((entry for entry in _drivers(counterpart) if getattr(layer, entry.word) == entry.value), None)
+
+
+def _scoped(counterpart: Counterpart, layer: Layer) -> Counterpart:
+    """The counterpart with its arrays under the names that they have in a stack, and under a driver."""
+    driver, repeat = _driver(counterpart, layer), counterpart.repeat
+    if driver is None or not isinstance(layer, Recurrent):
+        return counterpart
+    scope = driver.scope + (repeat.scope if repeat and layer.layers > 1 else "")
+    return replace(
+        counterpart, packs=tuple(replace(entry, native=scope + entry.native) for entry in counterpart.packs)
+    )
+
+
 def _lift(call: Call, framework: Framework, version: str, known: Mapping[str, Any]) -> Layer:
     for counterpart in framework.layers:
+        for driver in _drivers(counterpart):
+            if _means(call.target, driver):
+                return _lift_driven(call, driver, framework, version, known)
+        if drivers := _drivers(counterpart):
+            repeat = counterpart.repeat
+            if counterpart.answers(call.target) or (repeat and _means(call.target, repeat)):
+                driven = Call(drivers[0].target, {drivers[0].argument: call})
+                return _lift_driven(driven, drivers[0], framework, version, known)
+    for counterpart in framework.layers:
         repeat = counterpart.repeat
-        if repeat and _means(call.target, repeat.target) and isinstance(call.get(repeat.argument), (tuple, list)):
+        if repeat and _means(call.target, repeat) and isinstance(call.get(repeat.argument), (tuple, list)):
             return _lift_stack(call, framework, version, known)
         for wrap in counterpart.wraps:
-            if _means(call.target, wrap.target):
+            if _means(call.target, wrap):
                 return _lift_wrapped(call, counterpart, wrap, framework, version, known)
     counterpart = counterpart_of(call.target, framework)
     site = Site(framework.name, counterpart.target, known=known)
@@ -177,14 +231,52 @@ def _lift_wrapped(
     return replace(layer, **{wrap.word: wrap.value, **words})  # type: ignore[arg-type]
 
 
+def _lift_driven(
+    call: Call, driver: Driver, framework: Framework, version: str, known: Mapping[str, Any]
+) -> Layer:
+    """Reads a cell, or a list of equal ones, as the function around it runs it."""
+    stacks = [_cells(call, name, framework) for name in driver.cells]
+    cells = [_lift_cell(cell, framework, version, known) for stack in stacks for cell in stack]
+    if any(cell != cells[0] for cell in cells) or len({len(stack) for stack in stacks}) > 1:
+        raise Unsupported(
+            f"{call.target} holds cells that differ, so they are no stack", "read it as a model", field="layers"
+        )
+    site = Site(framework.name, driver.target, known=known)
+    words = scatter(driver.rows, call.without(*driver.cells).arguments, site, version)
+    return replace(cells[0], **{**words, "layers": len(stacks[0]), driver.word: driver.value})  # type: ignore[arg-type]
+
+
+def _cells(call: Call, name: str, framework: Framework) -> tuple[Call, ...]:
+    """The single cells that one argument of a driver holds."""
+    cell = call.get(name)
+    if not isinstance(cell, Call):
+        raise Ambiguous(
+            f"{call.target} was given no cell as its {name}", instead="write the cell in its place", field=name
+        )
+    for counterpart in framework.layers:
+        repeat = counterpart.repeat
+        if repeat and _drivers(counterpart) and _means(cell.target, repeat):
+            held = cell.get(repeat.argument)
+            if not isinstance(held, (tuple, list)) or not held or not all(isinstance(one, Call) for one in held):
+                raise Ambiguous(f"{cell.target} was given no list of cells", field=repeat.argument)
+            return tuple(held)
+    return (cell,)
+
+
+def _lift_cell(cell: Call, framework: Framework, version: str, known: Mapping[str, Any]) -> Layer:
+    counterpart = counterpart_of(cell.target, framework)
+    site = Site(framework.name, counterpart.target, known=known)
+    return counterpart.kind(**scatter(counterpart.rows, cell.arguments, site, version))
+
+
 def _lift_stack(call: Call, framework: Framework, version: str, known: Mapping[str, Any]) -> Layer:
-    repeat = next(c.repeat for c in framework.layers if c.repeat and _means(call.target, c.repeat.target))
+    repeat = next(c.repeat for c in framework.layers if c.repeat and _means(call.target, c.repeat))
     between: set[float] = set()
     singles: list[Recurrent] = []
     for entry in call[repeat.argument]:
         if not isinstance(entry, Call):
             raise Ambiguous(f"{call.target} holds {entry!r}, which is no layer", field=repeat.argument)
-        if repeat.between[0] and _means(entry.target, repeat.between[1]):
+        if repeat.between[0] and _same(entry.target, repeat.between[1]):
             between.add(entry[repeat.between[2]])
             continue
         features = {"features": known["features"]} if "features" in known and not singles else {}
@@ -209,5 +301,9 @@ def _lift_stack(call: Call, framework: Framework, version: str, known: Mapping[s
     return stack
 
 
-def _means(name: str, target: str) -> bool:
+def _means(name: str, row: Wrap | Repeat) -> bool:
+    return any(_same(name, target) for target in (row.target, *row.aliases))
+
+
+def _same(name: str, target: str) -> bool:
     return bool(target) and (name == target or target.endswith("." + name))

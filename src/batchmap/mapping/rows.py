@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batchmap.errors import Ambiguous, Unsupported
+from batchmap.mapping.calls import Name
 
 
 class _Required:
@@ -124,6 +125,8 @@ class Arg(Row):
 class Values(Row):
     """One or more words against one or more arguments, by a table of pairs that is one to one.
 
+    same: further native spellings, each with the one in the table that it comes to.
+
     >>> Values("direction", "bidirectional", {"forward": False, "both": True}, default=False).lift(
     ...     {"bidirectional": True}, Site("torch", "torch.nn.LSTM"))
     {'direction': 'both'}
@@ -136,6 +139,7 @@ class Values(Row):
     because: str = field(default="", kw_only=True)
     instead: str = field(default="", kw_only=True)
     of: str = field(default="", kw_only=True)
+    same: Mapping[Any, Any] = field(default_factory=dict, kw_only=True)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -170,6 +174,7 @@ class Values(Row):
         defaults = self.default if isinstance(self.default, tuple) else (self.default,) * len(self.natives)
         values = tuple(given.get(name, default) for name, default in zip(self.natives, defaults, strict=True))
         value = values[0] if isinstance(self.native, str) else values
+        value = self.same.get(value, value) if self.same else value
         for key, native in self.pairs.items():
             if native == value and type(native) is type(value):
                 return dict(zip(self.words, (key,) if isinstance(self.word, str) else key, strict=True))
@@ -357,11 +362,26 @@ class Ignored(Row):
 
 
 @dataclass(frozen=True)
+class Data(Row):
+    """An argument that takes data: written as a bare name, and read as nothing."""
+
+    native: str
+    name: str
+
+    @property
+    def natives(self) -> tuple[str, ...]:
+        return (self.native,)
+
+    def lower(self, spec: Any, site: Site) -> dict[str, Any]:
+        return {self.native: Name(self.name)}
+
+
+@dataclass(frozen=True)
 class Wrap(Row):
     """A call around the call, which stands for one value of a word.
 
     target, argument: the outer call and where the inner one goes. neutral: what the words that the outer call
-    speaks for are set to inside. rows: the further arguments of the outer call.
+    speaks for are set to inside. rows: the further arguments of the outer call. aliases: other names of target.
     """
 
     word: str
@@ -370,6 +390,7 @@ class Wrap(Row):
     argument: str
     neutral: Mapping[str, Any]
     rows: tuple[Row, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -377,13 +398,34 @@ class Wrap(Row):
 
 
 @dataclass(frozen=True)
+class Driver(Wrap):
+    """A function that runs a cell over time: the rows of a counterpart that has drivers are those of its cell.
+
+    One driver stands around every such cell, and around a whole stack of them; the first is meant where a cell
+    stands alone. also: further arguments that take an equal cell. scope: put before the names of the arrays.
+    """
+
+    also: tuple[str, ...] = ()
+    scope: str = ""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        return (self.argument, *self.also)
+
+
+@dataclass(frozen=True)
 class Repeat(Row):
-    """A list of single layers, which stands for a stack."""
+    """A list of single layers (or cells), which stands for a stack.
+
+    aliases: other names of target. scope: put before the names of the arrays.
+    """
 
     word: str
     target: str
     argument: str
     between: tuple[str, str, str] = ("", "", "")  # word, target and argument of the layer between two of them
+    aliases: tuple[str, ...] = ()
+    scope: str = ""
 
     @property
     def words(self) -> tuple[str, ...]:

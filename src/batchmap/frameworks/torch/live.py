@@ -1,0 +1,285 @@
+"""Live PyTorch modules: read, built, given weights, run. PyTorch is imported inside functions only."""
+
+from __future__ import annotations
+
+import linecache
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from batchmap.errors import MissingLibrary, Unsupported
+from batchmap.frameworks.torch.layers import LAYERS
+from batchmap.mapping.calls import Call, Name
+from batchmap.mapping.conversion import choose, lift
+from batchmap.mapping.framework import Counterpart
+from batchmap.mapping.packs import pack, unpack
+from batchmap.mapping.rows import Ignored
+from batchmap.numbers.reference import Result, merge
+from batchmap.spec.layers import Dense, Embedding, Layer, Recurrent
+
+Arrays = dict[str, Any]
+
+
+def owns(thing: Any) -> bool:
+    """Whether an object is a torch module, told without importing torch."""
+    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(thing).__mro__)
+
+
+def counterpart_of(module: Any) -> Counterpart | None:
+    """The counterpart of a live module, if it is one of torch's own classes that batchmap knows."""
+    kind = type(module)
+    if not kind.__module__.startswith("torch.nn."):
+        return None
+    return next((entry for entry in LAYERS if entry.target == f"torch.nn.{kind.__name__}"), None)
+
+
+def peek(module: Any) -> Call:
+    """Reads a live module of torch's own as a call."""
+    counterpart = counterpart_of(module)
+    if counterpart is None:
+        raise Unsupported(
+            f"{type(module).__name__} is no layer that batchmap knows in PyTorch",
+            instead=f"one of {', '.join(entry.target.removeprefix('torch.') for entry in LAYERS)}",
+            framework="torch",
+            field="layer",
+        )
+    ignored = {name for row in counterpart.rows if isinstance(row, Ignored) for name in row.natives}
+    arguments: dict[str, Any] = {}
+    for name in counterpart.signature:
+        if name in ignored or (name != "dtype" and not hasattr(module, name)):
+            continue
+        if name == "dtype":
+            dtype = str(next(module.parameters()).dtype)
+            value: Any = None if dtype == "torch.float32" else Name(dtype)
+        else:
+            value = getattr(module, name)
+            value = value is not None if name == "bias" and not isinstance(value, bool) else value
+        arguments[name] = value
+    return Call(counterpart.target, arguments)
+
+
+def read_layer(module: Any) -> tuple[Layer, Arrays]:
+    """Reads a live module of torch's own: its layer, and its canonical arrays."""
+    from batchmap.frameworks.torch import FRAMEWORK
+
+    layer = lift(peek(module), FRAMEWORK)
+    counterpart = counterpart_of(module)
+    assert counterpart is not None
+    native = {name: _numpy(tensor) for name, tensor in module.named_parameters(recurse=False)}
+    return layer, unpack(counterpart, layer, native)
+
+
+def read_model(module: Any) -> tuple[Any, dict[str, Arrays]]:
+    """Reads an ordinary module, by its own `forward`, as a model and its canonical arrays."""
+    from batchmap.frameworks.torch.graph import read
+
+    return read(module)
+
+
+def build(layer: Layer) -> Any:
+    """Builds torch's own module for a layer; its weights are torch's random ones."""
+    torch = _torch()
+    from batchmap.frameworks.torch import FRAMEWORK
+
+    _, lowered = choose(layer, FRAMEWORK)
+    kind = getattr(torch.nn, lowered.call.last_name)
+    arguments = {
+        name: getattr(torch, value.text.removeprefix("torch.")) if isinstance(value, Name) else value
+        for name, value in lowered.call.arguments.items()
+    }
+    return kind(**arguments)
+
+
+def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
+    """Makes a live module from source that batchmap wrote, and sets its arrays; in evaluation mode.
+
+    text: a module as `source.write_model` writes it. arrays: name in the state_dict to array.
+    """
+    torch = _torch()
+    module = execute(text, f"<batchmap {name}>")
+    model = getattr(module, name)()
+    model.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
+    return model.eval()
+
+
+def execute(text: str, filename: str) -> types.ModuleType:
+    """Runs source that batchmap wrote, so that `inspect.getsource` finds it."""
+    module = types.ModuleType(filename.strip("<>").replace(" ", "_"))
+    module.__file__ = filename
+    linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
+    exec(compile(text, filename, "exec"), module.__dict__)
+    return module
+
+
+def run(module: Any, inputs: Sequence[Any]) -> list[Any]:
+    """Runs a module in evaluation mode; arrays in, arrays out (of nested outputs, the leaves)."""
+    torch = _torch()
+    with _evaluating(module), torch.no_grad():
+        return [_numpy(tensor) for tensor in _leaves(module(*_tensors(module, inputs)))]
+
+
+def trace(module: Any, inputs: Sequence[Any]) -> dict[str, Any]:
+    """Runs a module and keeps what each of its parts gave: dotted name to array."""
+    torch = _torch()
+    seen: dict[str, Any] = {}
+
+    def keep(name: str) -> Any:
+        def hook(part: Any, given: Any, output: Any) -> None:
+            if isinstance(output, tuple) and not isinstance(output, torch.nn.utils.rnn.PackedSequence):
+                output = output[0]
+            if isinstance(output, torch.nn.utils.rnn.PackedSequence):
+                output, _ = torch.nn.utils.rnn.pad_packed_sequence(
+                    output, batch_first=getattr(part, "batch_first", True)
+                )
+            if isinstance(output, torch.Tensor):
+                seen[name] = _numpy(output)
+
+        return hook
+
+    handles = [part.register_forward_hook(keep(name)) for name, part in module.named_modules() if name]
+    try:
+        run(module, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def run_layer(
+    layer: Recurrent,
+    weights: Mapping[str, Any],
+    x: Any,
+    *,
+    lengths: Sequence[int] | None = None,
+    initial: Mapping[str, Any] | None = None,
+) -> Result:
+    """Runs torch's own layer with canonical arrays.
+
+    x: [cases, time, features], or [time, cases, features] as the layer says. initial: canonical state names
+    ("0.forward.h") to [cases, units]. Returns output and final states in canonical form.
+    """
+    torch = _torch()
+    from batchmap.frameworks.torch import FRAMEWORK
+
+    counterpart, _ = choose(layer, FRAMEWORK)
+    module = build(layer)
+    assign(module, layer, weights)
+    dtype = next(module.parameters()).dtype
+    data = torch.as_tensor(x, dtype=dtype)
+    cases = data.shape[0 if layer.cases_first else 1]
+    places = [(index, way) for index in range(layer.layers) for way in layer.directions]
+    states = []
+    for state in layer.states:
+        size = layer.units if state == "c" else layer.state_size
+        rows = [(initial or {}).get(f"{index}.{way}.{state}") for index, way in places]
+        states.append(
+            torch.stack([
+                torch.zeros(cases, size, dtype=dtype) if row is None else torch.as_tensor(row, dtype=dtype)
+                for row in rows
+            ])
+        )
+    start = tuple(states) if len(states) > 1 else states[0]
+    steps = data.shape[1 if layer.cases_first else 0]
+    with torch.no_grad():
+        if lengths is None:
+            output, final = module.eval()(data, start)
+        else:
+            packed = torch.nn.utils.rnn.pack_padded_sequence(
+                data, torch.tensor(list(lengths)), batch_first=layer.cases_first, enforce_sorted=False
+            )
+            output, final = module.eval()(packed, start)
+            output, _ = torch.nn.utils.rnn.pad_packed_sequence(
+                output, batch_first=layer.cases_first, total_length=steps
+            )
+    finals = final if isinstance(final, tuple) else (final,)
+    found = {
+        f"{index}.{way}.{state}": _numpy(finals[position][row])
+        for position, state in enumerate(layer.states)
+        for row, (index, way) in enumerate(places)
+    }
+    if layer.output == "last":
+        top = {way: found[f"{layer.layers - 1}.{way}.h"] for way in layer.directions}
+        return Result(merge(layer, top), found)
+    return Result(_numpy(output), found)
+
+
+def layers(module: Any) -> list[tuple[str, Layer, Any]]:
+    """The recurrent, embedding and dense layers of a module, in the order they were made."""
+    found = []
+    for name, part in module.named_modules():
+        counterpart = counterpart_of(part)
+        if counterpart is not None and issubclass(counterpart.kind, (Recurrent, Embedding, Dense)):
+            found.append((name, read_layer(part)[0], part))
+    return found
+
+
+def assign(module: Any, layer: Layer, arrays: Mapping[str, Any]) -> None:
+    """Copies canonical arrays into a live module of torch's own."""
+    torch = _torch()
+    counterpart = counterpart_of(module)
+    assert counterpart is not None
+    with torch.no_grad():
+        for name, array in pack(counterpart, layer, arrays).items():
+            getattr(module, name).copy_(torch.as_tensor(array))
+
+
+def snapshot(module: Any) -> Any:
+    """A copy of all parameters and buffers, to go back to."""
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def rewind(module: Any, kept: Any) -> None:
+    """Puts back what `snapshot` kept."""
+    module.load_state_dict(kept)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingLibrary(
+            "PyTorch is not installed", instead="pip install 'batchmap[torch]'", library="torch"
+        ) from error
+    return torch
+
+
+@contextmanager
+def _evaluating(module: Any) -> Iterator[None]:
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, was in training.items():
+            part.training = was
+
+
+def _tensors(module: Any, inputs: Sequence[Any]) -> list[Any]:
+    torch = _torch()
+    first = next(module.parameters(), None)
+    dtype = torch.float32 if first is None else first.dtype
+    device = None if first is None else first.device
+    tensors = []
+    for array in inputs:
+        tensor = torch.as_tensor(array, device=device)
+        tensors.append(tensor.to(dtype) if tensor.is_floating_point() else tensor.long())
+    return tensors
+
+
+def _leaves(output: Any) -> list[Any]:
+    torch = _torch()
+    if isinstance(output, torch.Tensor):
+        return [output]
+    if isinstance(output, torch.nn.utils.rnn.PackedSequence):
+        return [torch.nn.utils.rnn.pad_packed_sequence(output, batch_first=True)[0]]
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, (tuple, list)):
+        return [leaf for part in output for leaf in _leaves(part)]
+    return []
+
+
+def _numpy(tensor: Any) -> Any:
+    tensor = tensor.detach().cpu()
+    return (tensor if str(tensor.dtype) != "torch.bfloat16" else tensor.float()).numpy()

@@ -1,0 +1,698 @@
+"""How PyTorch modules are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from batchmap.errors import Unsupported
+from batchmap.frameworks.torch.spelling import SPELLING
+from batchmap.mapping.calls import Call
+from batchmap.mapping.conversion import choose, lower
+from batchmap.mapping.packs import pack
+from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan
+from batchmap.source.cell import Recording, applied, record
+from batchmap.source.write import class_name, expression, identifiers, module, string
+from batchmap.spec.cells import packed, part_axes
+from batchmap.spec.formulas import LINEAR, SIGMOID, TANH, Formula
+from batchmap.spec.layers import (
+    GRU,
+    LSTM,
+    Activation,
+    Concatenate,
+    Dense,
+    Embedding,
+    Flatten,
+    Layer,
+    Masking,
+    Recurrent,
+    Step,
+    TimeDistributed,
+    unstack,
+)
+from batchmap.spec.model import Node
+from batchmap.spec.parameters import Key
+from batchmap.spec.shapes import Shape, model_shapes
+
+if TYPE_CHECKING:
+    from batchmap.spec.batch import Batch
+
+EXPRESSIONS = frozenset({Activation, Step, Concatenate, Masking, Flatten})
+HOLES = False
+TRAINED: tuple[str, ...] = ()
+TAKEN = (  # names that the emitted module uses itself
+    *("self", "torch", "nn", "F", "Path", "Tensor", "load_file", "load", "HERE", "h", "c", "t", "mask", "lengths"),
+    *("forward", "backward", "train", "eval", "training", "parameters", "buffers", "modules", "children", "type", "to"),
+    *("float", "double", "half", "apply", "register_buffer", "state_dict", "load_state_dict", "zero_grad", "compile"),
+    *("pack_padded_sequence", "pad_packed_sequence", "right_padded_lengths", "hold_last", "cuda", "cpu", "share_memory"),
+)
+LENGTHS = '''
+def right_padded_lengths(mask: Tensor) -> Tensor:
+    """Counts the leading True steps of each case; mask: [cases, time]."""
+    lengths = mask.sum(dim=1)
+    if not torch.equal(mask, torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]):
+        raise ValueError("padding must be on the right of each case")
+    return lengths.cpu()
+'''
+HOLD = '''
+def hold_last(x: Tensor, lengths: Tensor) -> Tensor:
+    """Repeats the last valid step of each case to the end; x: [cases, time, features]."""
+    steps = torch.arange(x.shape[1], device=x.device)
+    steps = steps.minimum(lengths.to(x.device)[:, None] - 1)
+    return x.gather(1, steps[..., None].expand_as(x))
+'''
+
+
+def inside(layer: Layer, masked: bool) -> Layer:
+    """The layer that a native module has to hold; the rest is written in `forward`."""
+    if isinstance(layer, Dense):
+        return replace(layer, activation=LINEAR)
+    if isinstance(layer, Embedding):
+        return replace(layer, padding=None)
+    if isinstance(layer, Recurrent):
+        changes: dict[str, Any] = {"output": "sequence", "order": "time", "padded": None, "merge": "concat"}
+        changes |= {"dropout": 0.0, "recurrent_dropout": 0.0, "carried_state": False}
+        if masked and layer.direction == "both" and layer.output == "sequence" and layer.padded == "held":
+            changes["padded"] = "held"  # the backward half has nothing to repeat yet: no native layer does that
+        if layer.direction == "backward" and not masked:
+            changes["direction"] = "forward"
+        return replace(layer, **changes, returned_state=True)
+    return layer
+
+
+def native_arrays(plan: Plan, weights: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The arrays of a model under the names of its `state_dict`.
+
+    weights: node name to canonical arrays.
+    """
+    names = _names(plan)
+    arrays: dict[str, Any] = {}
+    for place in plan.places:
+        stored = weights.get(place.node.name, {})
+        if place.how == NATIVE and place.counterpart is not None:
+            layer = inside(_plain(place.layer), place.node.mask is not None)
+            if isinstance(layer, Recurrent) and isinstance(place.layer, Recurrent):
+                stored = {str(_turned(key, layer)): stored[key] for key in stored}
+            found = pack(place.counterpart, layer, stored)
+            arrays |= {f"{names[place.node.name]}.{name}": array for name, array in found.items()}
+        elif place.how == SPELLED and isinstance(place.layer, Recurrent):
+            for direction, prefix in _prefixes(place.layer, names[place.node.name]).items():
+                cell = {
+                    Key.parse(key).parameter: array
+                    for key, array in stored.items()
+                    if Key.parse(key).direction == direction
+                }
+                arrays |= {f"{prefix}.{name}": array for name, array in packed(place.layer, cell).items()}
+    return arrays
+
+
+def write_model(plan: Plan, *, title: str, weights: str | None) -> str:
+    """Writes a model as a Python module that defines it and, where weights are given, loads it.
+
+    title: first line of the module's docstring. weights: name of the safetensors file that stands beside it.
+    """
+    return _Writer(plan).text(title, weights)
+
+
+def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:
+    """Writes a lone recurrent layer, and what goes in and comes out for a batch."""
+    if layer.merge == "separate":
+        layer = replace(layer, merge="concat")
+    try:
+        counterpart, lowered = choose(inside(layer, False) if layer.direction != "backward" else layer, _framework())
+    except Unsupported:
+        if layer.layers > 1 or layer.direction != "forward":
+            raise
+        return _spelled_layer(layer, batch)
+    name = layer.kind.lower()
+    lines = [f"{name} = {expression(lowered.call, _framework(), used=len(name) + 3)}"]
+    imports = ["from torch import nn"]
+    if batch is not None and batch.cases and batch.sequence_length:
+        imports.append("import torch")
+        sizes = (batch.cases, batch.sequence_length) if layer.cases_first else (batch.sequence_length, batch.cases)
+        axes = "cases, time, features" if layer.cases_first else "time, cases, features"
+        lines += ["", f"x = torch.zeros({sizes[0]}, {sizes[1]}, {layer.features})  # {axes}"]
+        state = "(h, c)" if isinstance(layer, LSTM) else "h"
+        if layer.output == "sequence":
+            lines += [f"output, {state} = {name}(x)"]
+        else:
+            lines += [f"_, {state.replace('c', '_')} = {name}(x)"]
+            last = "torch.cat((h[-2], h[-1]), dim=-1)" if layer.direction == "both" else "h[-1]"
+            lines += [f"output = {last}  # cases, units"]
+    return module("", imports, ["\n".join(lines)])
+
+
+def _spelled_layer(layer: Recurrent, batch: Batch | None) -> str:
+    cell = _Cell(layer, masked=False, states=True)
+    name = layer.kind.lower()
+    lines = [f"{name} = {cell.name}({cell.sizes(layer)})"]
+    if batch is not None and batch.cases and batch.sequence_length:
+        lines += ["", f"x = torch.zeros({batch.cases}, {batch.sequence_length}, {layer.features})  # cases, time, features"]
+        lines += [f"output, {'(h, c)' if isinstance(layer, LSTM) else 'h'} = {name}(x)"]
+    body = "\n".join(cell.lines())
+    return module("", _imports(body, False), [body, "\n".join(lines)])
+
+
+class _Writer:
+    """One model on its way to text: what `__init__` and `forward` hold, and what they need around them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.model = plan.model
+        self.names = _names(plan)
+        self.shapes = model_shapes(plan.model)
+        self.variables = {entry.name: self.names[entry.name] for entry in plan.model.inputs}
+        self.packed: set[str] = set()
+        self.masked: set[str] = set()
+        self.functions: dict[str, str] = {}
+        self.definitions: list[str] = []
+        self.body: list[str] = []
+        self.class_name = class_name(plan.model.name)
+        self.cells = self._grouped()
+
+    def text(self, title: str, weights: str | None) -> str:
+        for place in self.plan.places:
+            self._place(place)
+        last = self.plan.places[-1].node.name
+        if len(self.model.outputs) == 1:
+            output = self._value(self.model.outputs[0])
+            line = self.body[-1] if self.body else ""
+            if self.model.outputs[0] == last and line.startswith(f"{output} = "):
+                self.body[-1] = "return " + line.removeprefix(f"{output} = ")
+            else:
+                self.body.append(f"return {output}")
+        else:
+            self.body.append("return " + ", ".join(self._value(name) for name in self.model.outputs))
+        blocks = [*("\n".join(cell.lines()) for cell in self.cells), self._class(), *self.functions.values()]
+        if weights is not None:
+            blocks.append(self._load(weights))
+        constants = [] if weights is None else ["HERE = Path(__file__).parent"]
+        return module(title, _imports("\n".join(blocks), weights is not None), [*constants, *blocks])
+
+    def _class(self) -> str:
+        entries = [f"{self.names[entry.name]}: Tensor" for entry in self.model.inputs]
+        returns = "Tensor" if len(self.model.outputs) == 1 else f"tuple[{', '.join(['Tensor'] * len(self.model.outputs))}]"
+        return "\n".join(
+            [
+                f"class {self.class_name}(nn.Module):",
+                *_indent(self._docstring(), 1),
+                "",
+                "    def __init__(self) -> None:",
+                "        super().__init__()",
+                *_indent(self.definitions, 2),
+                "",
+                f"    def forward(self, {', '.join(entries)}) -> {returns}:",
+                *_indent(self.body, 2),
+            ]
+        )
+
+    def _docstring(self) -> list[str]:
+        kinds = [_plain(place.layer) for place in self.plan.places]
+        words = [
+            ("bidirectional " if isinstance(layer, Recurrent) and layer.direction == "both" else "") + type(layer).__name__
+            for layer in kinds
+            if isinstance(layer, (Recurrent, Embedding, Dense))
+        ]
+        lines = [f'"""{_listed(words)}.', ""]
+        for entry in self.model.inputs:
+            about = f"{self.names[entry.name]}: {_axes(self.shapes[entry.name])} {entry.dtype}"
+            for node in self.model.nodes:
+                if entry.name in node.inputs and self._reads_lengths(node.name):
+                    layer = node.layer
+                    value = layer.padding if isinstance(layer, Embedding) else getattr(layer, "value", 0)
+                    about += f", padded with {value} on the right, at least one step a case"
+            lines.append(about + ".")
+        shapes = [_axes(self.shapes[name]) for name in self.model.outputs]
+        return [*lines, f"Returns {' and '.join(shapes)}.", '"""']
+
+    def _load(self, weights: str) -> str:
+        return "\n".join(
+            [
+                f'def load(weights: str | Path = HERE / "{string(weights)}") -> {self.class_name}:',
+                '    """The model with its trained weights, in evaluation mode."""',
+                f"    model = {self.class_name}()",
+                "    model.load_state_dict(load_file(weights))",
+                "    return model.eval()",
+            ]
+        )
+
+    def _value(self, name: str) -> str:
+        """The variable that holds a value, as a plain tensor."""
+        if name in self.packed:
+            variable = self.variables[name]
+            lengths = self.model[name].mask
+            assert lengths is not None
+            total = f"{self._steps(lengths)}.shape[1]"
+            self.body.append(
+                f"{variable}, _ = pad_packed_sequence({variable}, batch_first=True, total_length={total})"
+            )
+            self.packed.discard(name)
+            layer = self.model[name].layer
+            if isinstance(layer, Recurrent) and layer.padded == "held":
+                self.functions.setdefault("hold_last", HOLD)
+                self.body.append(f"{variable} = hold_last({variable}, {self._lengths_name(lengths)})")
+        return self.variables[name]
+
+    def _steps(self, source: str) -> str:
+        """A variable whose second axis is time, whatever has been packed since."""
+        entry = self.names[self.model[source].inputs[0]]
+        return self._mask_name(source) if entry == "x" or source in self.masked else entry
+
+    def _assign(self, node: Node, value: str) -> None:
+        """Gives a node's value a name: x where only the next line reads it, else the node's own."""
+        place = self.model.nodes.index(node)
+        after = self.model.nodes[place + 1].name if place + 1 < len(self.model.nodes) else None
+        readers = [reader.name for reader in self.model.readers(node.name)]
+        outputs = self.model.outputs.count(node.name)
+        chained = (readers == [after] and not outputs) or (not readers and outputs and after is None)
+        variable = "x" if chained else self.names[node.name]
+        self.variables[node.name] = variable
+        if value in self.variables.values():
+            self.variables[node.name] = value
+        elif value != variable:
+            self.body.append(f"{variable} = {value}")
+
+    def _place(self, place: Place) -> None:
+        node, layer = place.node, _plain(place.layer)
+        if place.node.name in {other.mask for other in self.model.nodes}:
+            self._mask(node)
+        if isinstance(layer, Recurrent):
+            (self._native if place.how == NATIVE else self._spelled)(place, layer)
+            return
+        values = [self._value(name) for name in node.inputs]
+        x = values[0]
+        attribute = f"self.{self.names[node.name]}"
+        if place.call is not None:
+            self.definitions.append(f"{attribute} = {self._expression(place.call, len(attribute) + 3)}")
+            x = f"{attribute}({x})"
+        if isinstance(layer, (Dense, Activation)):
+            x = applied(layer.activation, x, SPELLING)
+        elif isinstance(layer, Concatenate):
+            x = f"torch.cat(({', '.join(values)}), dim=-1)"
+        elif isinstance(layer, Flatten):
+            x = f"{x}.flatten(1)"
+        elif isinstance(layer, Step):
+            axis = self.shapes[node.inputs[0]].names.index("time")
+            x = f"{x}[{':, ' * axis}{layer.index}]"
+        elif isinstance(layer, Masking) and not all(reader.mask == node.name for reader in self.model.readers(node.name)):
+            x = f"{x} * {self._condition(node)}[..., None]"
+        self._assign(node, x)
+
+    def _expression(self, call: Call, used: int) -> str:
+        return expression(call, self.plan.framework, indent=8, used=used)
+
+    def _condition(self, node: Node) -> str:
+        """The text of a mask, True at valid steps."""
+        value = self._value(node.inputs[0])
+        if isinstance(node.layer, Embedding):
+            return f"({value} != {node.layer.padding})"
+        assert isinstance(node.layer, Masking)
+        return f"({value} != {node.layer.value:g}).any(dim=-1)"
+
+    def _mask(self, node: Node) -> None:
+        readers = [place for place in self.plan.places if place.node.mask == node.name]
+        condition = self._condition(node).removeprefix("(").removesuffix(")")
+        if isinstance(node.layer, Masking):
+            condition = self._condition(node)
+        unpacked = any(self._padding_seen(place.node.name) for place in readers if place.how == NATIVE)
+        if any(place.how == SPELLED for place in readers) or (unpacked and self.names[node.inputs[0]] == "x"):
+            self.masked.add(node.name)
+            self.body.append(f"{self._mask_name(node.name)} = {condition}")
+            condition = self._mask_name(node.name)
+        if self._reads_lengths(node.name):
+            self.functions.setdefault("right_padded_lengths", LENGTHS)
+            self.body.append(f"{self._lengths_name(node.name)} = right_padded_lengths({condition})")
+
+    def _reads_lengths(self, source: str) -> bool:
+        return any(place.node.mask == source and place.how == NATIVE for place in self.plan.places)
+
+    def _several(self) -> bool:
+        return len({node.mask for node in self.model.nodes if node.mask}) > 1
+
+    def _mask_name(self, source: str) -> str:
+        return f"{self.names[source]}_mask" if self._several() else "mask"
+
+    def _lengths_name(self, source: str) -> str:
+        return f"{self.names[source]}_lengths" if self._several() else "lengths"
+
+    def _native(self, place: Place, layer: Recurrent) -> None:
+        node = place.node
+        assert place.call is not None
+        attribute = f"self.{self.names[node.name]}"
+        self.definitions.append(f"{attribute} = {self._expression(place.call, len(attribute) + 3)}")
+        source = node.inputs[0]
+        backward = layer.direction == "backward"
+        axis = 1 if layer.cases_first else 0
+        if node.mask is None:
+            x = self._value(source)
+            argument = f"{x}.flip({axis})" if backward else x
+        elif source in self.packed and self.model[source].mask == node.mask and not self._padding_seen(source):
+            argument = self.variables[source]
+        else:
+            if not layer.cases_first:
+                raise Unsupported(
+                    f'layer "{node.name}" cannot take lengths with time first in emitted source',
+                    instead="cases_first=True",
+                    field="cases_first",
+                )
+            x, argument = self._value(source), "x"
+            lengths = self._lengths_name(node.mask)
+            self.body.append(f"x = pack_padded_sequence({x}, {lengths}, batch_first=True, enforce_sorted=False)")
+        if layer.output == "last":
+            state = "(h, _)" if isinstance(layer, LSTM) else "h"
+            self.body.append(f"_, {state} = {attribute}({argument})")
+            self._assign(node, _merged(layer, "h[-2]", "h[-1]") if layer.direction == "both" else "h[-1]")
+            return
+        self._assign(node, "x")
+        variable = self.variables[node.name]
+        if variable != "x":
+            self.body.pop()
+        self.body.append(f"{variable}, _ = {attribute}({argument})")
+        if node.mask is not None:
+            self.packed.add(node.name)
+        if layer.direction == "both" and layer.merge != "concat":
+            x = self._value(node.name)
+            self.body.append(f"forward, backward = {x}.chunk(2, dim=-1)")
+            self.body.append(f"{variable} = {_merged(layer, 'forward', 'backward')}")
+        if backward and layer.order == "time":
+            self.body.append(f"{variable} = {variable}.flip({axis})")
+        self._finish(node)
+
+    def _finish(self, node: Node) -> None:
+        if node.name in self.packed and (node.name in self.model.outputs or not self.model.readers(node.name)):
+            self._value(node.name)
+
+    def _padding_seen(self, name: str) -> bool:
+        """Whether anything but a packed layer reads a masked sequence."""
+        layer = self.model[name].layer
+        if isinstance(layer, Recurrent) and layer.output == "last":
+            return False
+        return name in self.model.outputs or any(
+            reader.mask != self.model[name].mask for reader in self.model.readers(name)
+        )
+
+    def _spelled(self, place: Place, layer: Recurrent) -> None:
+        node = place.node
+        cell = self._cell(layer, node)
+        prefixes = _prefixes(layer, self.names[node.name])
+        x = self._value(node.inputs[0])
+        if not layer.cases_first:
+            x = f"{x}.transpose(0, 1)"
+        arguments = x if node.mask is None else f"{x}, {self._mask_name(node.mask)}"
+        values = []
+        for direction, prefix in prefixes.items():
+            sizes = cell.sizes(layer) + (", reverse=True" if direction == "backward" else "")
+            self.definitions.append(f"self.{prefix} = {cell.name}({sizes})")
+            value = f"self.{prefix}({arguments})"
+            if len(cell.outputs) == 2:
+                variable = "x" if len(prefixes) == 1 else direction
+                self.body.append(f"{variable}, _ = {value}" if layer.output == "sequence" else f"_, {variable} = {value}")
+                value = variable
+            values.append(value)
+        value = values[0]
+        if len(values) == 2:
+            value = _merged(layer, *values)
+            if len(value) > 80:
+                self.body += [f"forward = {values[0]}", f"backward = {values[1]}"]
+                value = _merged(layer, "forward", "backward")
+        if layer.order == "processing":
+            value = f"{value}.flip(1)"
+        if not layer.cases_first and layer.output == "sequence":
+            value = f"{value}.transpose(0, 1)"
+        self._assign(node, value)
+
+    def _grouped(self) -> list[_Cell]:
+        """The cell classes of the model, one for all layers that differ in sizes, direction and output only."""
+        cells: list[_Cell] = []
+        for place in self.plan.places:
+            layer = _plain(place.layer)
+            if place.how != SPELLED or not isinstance(layer, Recurrent):
+                continue
+            cell = _Cell(layer, masked=place.node.mask is not None)
+            known = next((known for known in cells if known.key == cell.key), None)
+            if known is not None:
+                known.outputs |= cell.outputs
+                known.reversible |= cell.reversible
+                continue
+            while cell.name in {known.name for known in cells} | {self.class_name}:
+                cell.name += "2"
+            cells.append(cell)
+        return cells
+
+    def _cell(self, layer: Recurrent, node: Node) -> _Cell:
+        key = _Cell(layer, masked=node.mask is not None).key
+        return next(cell for cell in self.cells if cell.key == key)
+
+
+class _Cell:
+    """One spelled-out cell class.
+
+    outputs: what its layers give: "sequence", "last", or both. states: whether it takes and returns states as
+    torch's own layers do.
+    """
+
+    def __init__(self, layer: Recurrent, *, masked: bool, states: bool = False) -> None:
+        self.layer = replace(layer, direction="forward", order="time", merge="concat", layers=1, dropout_between=0.0)
+        self.masked, self.states = masked, states
+        self.outputs = {layer.output}
+        self.reversible = layer.direction != "forward"
+        self.recording: Recording = record(self.layer)
+        self.name = _cell_name(layer)
+        self.zeroed = masked and layer.output == "sequence" and layer.padded == "zero"
+        same: dict[str, Any] = {"features": 1, "units": 1, "dropout": 0.0, "recurrent_dropout": 0.0}
+        same |= {"cases_first": True, "returned_state": False, "output": "sequence", "padded": None}
+        if isinstance(layer, LSTM) and layer.projection:
+            same["projection"] = 1
+        self.key = (replace(self.layer, **same), masked, self.zeroed)
+
+    def sizes(self, layer: Recurrent) -> str:
+        """The arguments that make the cell for a layer."""
+        sizes = [str(layer.features), str(layer.units)]
+        if isinstance(layer, LSTM) and layer.projection:
+            sizes.append(str(layer.projection))
+        return ", ".join(sizes)
+
+    def lines(self) -> list[str]:
+        """The class, as lines."""
+        layer, recording = self.layer, self.recording
+        projected = isinstance(layer, LSTM) and layer.projection is not None
+        arguments = "self, features: int, units: int" + (", projection: int" if projected else "")
+        if self.reversible:
+            arguments += ", reverse: bool = False"
+        kinds = "tuple[Tensor, Tensor]" if isinstance(layer, LSTM) else "Tensor"
+        given = "self, x: Tensor"
+        if self.masked:
+            given += ", mask: Tensor"
+        if self.states:
+            given += f", state: {kinds} | None = None"
+        returns = f"tuple[Tensor, {kinds}]" if self.states else "Tensor"
+        if not self.states and len(self.outputs) == 2:
+            returns = "tuple[Tensor, Tensor]"
+        return [
+            f"class {self.name}(nn.Module):",
+            *_indent(self._docstring(), 1),
+            "",
+            f"    def __init__({arguments}) -> None:",
+            "        super().__init__()",
+            "        self.units = units",
+            *(["        self.projection_size = projection"] if projected else []),
+            *(["        self.reverse = reverse"] if self.reversible else []),
+            *_indent(self._parameters(recording), 2),
+            "        for parameter in self.parameters():",
+            "            nn.init.uniform_(parameter, -(units**-0.5), units**-0.5)",
+            "",
+            f"    def forward({given}) -> {returns}:",
+            *_indent(self._body(), 2),
+        ]
+
+    def _docstring(self) -> list[str]:
+        lines = [f'"""{_described(self.layer)}', "", "x: [cases, time, features]."]
+        if self.masked:
+            lines.append("mask: [cases, time], False at padding, where the state is carried along.")
+        if self.states:
+            state = "(h, c), each" if isinstance(self.layer, LSTM) else "h"
+            lines.append(f"Returns [cases, time, units] and the final state {state} [cases, units].")
+        else:
+            lines.append(
+                {
+                    ("sequence",): "Returns [cases, time, units].",
+                    ("last",): "Returns the last output, [cases, units].",
+                    ("last", "sequence"): "Returns [cases, time, units] and the last output, [cases, units].",
+                }[tuple(sorted(self.outputs))]
+            )
+        return [*lines, '"""']
+
+    @property
+    def _sequence(self) -> bool:
+        return self.states or "sequence" in self.outputs
+
+    def _parameters(self, recording: Recording) -> list[str]:
+        axes = part_axes(self.layer)
+        dtype = "" if self.layer.dtype == "float32" else f", dtype=torch.{self.layer.dtype}"
+        lines = []
+        for name in recording.parameters:
+            sizes = []
+            for axis, size in axes[name]:
+                if axis == "gates . units":
+                    sizes.append(f"{size // self.layer.units} * units")
+                else:
+                    sizes.append({"state": "projection" if _projected(self.layer) else "units"}.get(axis, axis))
+            lines.append(f"self.{name} = nn.Parameter(torch.empty({', '.join(sizes)}{dtype}))")
+        return lines
+
+    def _body(self) -> list[str]:
+        states = self.layer.states
+        lines = self._start()
+        lines += self.recording.lines(SPELLING, "ahead")
+        if self._sequence:
+            lines.append("outputs = []")
+        step: list[str] = []
+        if self.reversible:
+            lines.append("steps = range(x.shape[1])")
+            lines.append("for t in reversed(steps) if self.reverse else steps:")
+            names = {"x": "x[:, t]"}
+            valid = "mask[:, t, None]"
+        elif self.masked:
+            lines.append("for x_t, valid in zip(x.unbind(1), mask[..., None].unbind(1), strict=True):")
+            names, valid = {"x": "x_t"}, "valid"
+        else:
+            lines.append("for x_t in x.unbind(1):")
+            names, valid = {"x": "x_t"}, ""
+        if self.masked:
+            step.append(f"past = {', '.join(states)}" if len(states) > 1 else f"past = {states[0]}")
+        step += self.recording.lines(SPELLING, "step", names)
+        if self.masked and len(states) > 1:
+            if self.reversible:
+                step.append(f"valid = {valid}")
+            step.append("h, c = torch.where(valid, h, past[0]), torch.where(valid, c, past[1])")
+        elif self.masked:
+            step.append(f"h = torch.where({valid}, h, past)")
+        if self._sequence:
+            mask = valid if not (self.reversible and len(states) > 1) else "valid"
+            step.append(f"outputs.append(h * {mask})" if self.zeroed else "outputs.append(h)")
+        lines += _indent(step, 1)
+        if self._sequence and self.reversible:
+            lines += ["if self.reverse:", "    outputs.reverse()"]
+        stacked = "torch.stack(outputs, dim=1)"
+        if self.states:
+            lines.append(f"return {stacked}, {'(h, c)' if len(states) > 1 else 'h'}")
+        else:
+            given = [stacked] * ("sequence" in self.outputs) + ["h"] * ("last" in self.outputs)
+            lines.append(f"return {', '.join(given)}")
+        return lines
+
+    def _start(self) -> list[str]:
+        h = "x.new_zeros(len(x), self.projection_size)" if _projected(self.layer) else "x.new_zeros(len(x), self.units)"
+        c = "x.new_zeros(len(x), self.units)"
+        if len(self.layer.states) == 1:
+            return [f"h = {h} if state is None else state"] if self.states else [f"h = {h}"]
+        lines = [f"h = c = {c}"] if h == c else [f"h = {h}", f"c = {c}"]
+        return [*lines, "if state is not None:", "    h, c = state"] if self.states else lines
+
+
+def _imports(code: str, loads: bool) -> list[str]:
+    """The import lines that a piece of code needs."""
+    lines = ["from torch import " + ("Tensor, nn" if "Tensor" in code else "nn")]
+    if re.search(r"\btorch\.", code):
+        lines.append("import torch")
+    if re.search(r"\bF\.", code):
+        lines.append("import torch.nn.functional as F")
+    for name in ("pack_padded_sequence", "pad_packed_sequence"):
+        if name in code:
+            lines.append(f"from torch.nn.utils.rnn import {name}")
+    if loads:
+        lines += ["from pathlib import Path", "from safetensors.torch import load_file"]
+    return lines
+
+
+def _framework() -> Any:
+    from batchmap.frameworks.torch import FRAMEWORK
+
+    return FRAMEWORK
+
+
+def _names(plan: Plan) -> dict[str, str]:
+    """Identifiers for inputs and layers, apart from each other and from what the module uses itself."""
+    entries = plan.model.inputs
+    wanted = [entry.name for entry in entries] + [place.node.name for place in plan.places]
+    # An input may be called x, which is also the name of whatever the next line reads, if only the first line does.
+    alone = len(entries) == 1 and [node.name for node in plan.model.readers(entries[0].name)] == [wanted[1]]
+    return identifiers(wanted, TAKEN if alone and entries[0].name == "x" else (*TAKEN, "x"))
+
+
+def _plain(layer: Layer) -> Layer:
+    return layer.layer if isinstance(layer, TimeDistributed) else layer
+
+
+def _turned(key: str, layer: Recurrent) -> Key:
+    """The key under which the native layer holds an array of a layer that runs the other way."""
+    found = Key.parse(key)
+    return found if found.direction in layer.directions else found._replace(direction=layer.directions[0])
+
+
+def _prefixes(layer: Recurrent, name: str) -> dict[str, str]:
+    if len(layer.directions) == 1:
+        return {layer.directions[0]: name}
+    return {direction: f"{name}_{direction}" for direction in layer.directions}
+
+
+def _projected(layer: Recurrent) -> bool:
+    return isinstance(layer, LSTM) and layer.projection is not None
+
+
+def _merged(layer: Recurrent, forward: str, backward: str) -> str:
+    return {
+        "concat": f"torch.cat(({forward}, {backward}), dim=-1)",
+        "sum": f"{forward} + {backward}",
+        "mean": f"({forward} + {backward}) / 2",
+        "product": f"{forward} * {backward}",
+    }[layer.merge]
+
+
+def _axes(shape: Shape) -> str:
+    return "[" + ", ".join(name if size is None or name == "cases" else str(size) for name, size in shape.axes) + "]"
+
+
+def _listed(words: list[str]) -> str:
+    text = ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else "".join(words)
+    return text[:1].upper() + text[1:]
+
+
+def _features(layer: Recurrent) -> list[tuple[str, str]]:
+    """What sets a cell apart from the native one: (adjective for its name, phrase for its docstring)."""
+    found: list[tuple[str, str]] = []
+    gates: Formula = getattr(layer, "gate_activation", SIGMOID)
+    if gates != SIGMOID:
+        found.append((class_name(gates.kind), f"gates of {gates}"))
+    if layer.activation != TANH:
+        found.append((class_name(layer.activation.kind), f"a candidate of {layer.activation}"))
+    if isinstance(layer, GRU) and layer.reset == "before":
+        found.append(("ResetBefore", "the reset gate acting before the recurrent product"))
+    if isinstance(layer, LSTM):
+        if layer.output_activation != layer.activation:
+            found.append(("", f"an output of {layer.output_activation}"))
+        if layer.peepholes:
+            found.append(("Peephole", "peepholes"))
+        if layer.coupled:
+            found.append(("Coupled", "a forget gate of 1 - i"))
+        if layer.projection:
+            found.append(("Projected", "a projection"))
+        if layer.gate_clip or layer.cell_clip or layer.projection_clip:
+            found.append(("Clipped", "clipping"))
+    return found
+
+
+def _cell_name(layer: Recurrent) -> str:
+    adjectives = [adjective for adjective, _ in _features(layer)]
+    return ("".join(dict.fromkeys(adjectives)) or "Masked") + type(layer).__name__
+
+
+def _described(layer: Recurrent) -> str:
+    phrases = [phrase for _, phrase in _features(layer)]
+    return f"{type(layer).__name__} with {_listed(phrases).lower() if phrases else 'padding anywhere'}."
+
+
+def _indent(lines: list[str], depth: int) -> list[str]:
+    return [("    " * depth + line) if line else line for text in lines for line in text.split("\n")]

@@ -1,0 +1,168 @@
+"""A plan: how each layer of a model is written in a framework, decided before a line is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batchmap.errors import Unsupported
+from batchmap.mapping.calls import Call
+from batchmap.mapping.conversion import choose
+from batchmap.mapping.framework import Counterpart, Framework
+from batchmap.mapping.rows import show
+from batchmap.spec.layers import Layer, Recurrent, TimeDistributed, unstack
+from batchmap.spec.model import Model, Node
+from batchmap.spec.parameters import Key
+
+NATIVE, SPELLED, PLAIN = "native", "spelled out", "expression"
+LOSSES = ("carried_state", "dropout", "recurrent_dropout", "dropout_between")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One node and the form it takes.
+
+    how: NATIVE (a call of the framework's own layer), SPELLED (a cell written out), or PLAIN (an expression).
+    why: the reason, where it is not native. counterpart, call: of a native layer.
+    """
+
+    node: Node
+    how: str
+    why: str = ""
+    counterpart: Counterpart | None = None
+    call: Call | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def layer(self) -> Layer:
+        return self.node.layer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All places of a model. padding: "right", or "any" where padding may stand anywhere in a case."""
+
+    model: Model
+    framework: Framework
+    places: tuple[Place, ...]
+    padding: str = "right"
+    losses: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> Place:
+        return next(place for place in self.places if place.node.name == name)
+
+
+def plan(
+    model: Model,
+    framework: Framework,
+    *,
+    native_only: bool = False,
+    padding: str = "right",
+    allow: tuple[str, ...] = (),
+) -> Plan:
+    """Decides for every layer: native first, spelled out second, refused last.
+
+    Stacks that the framework has no layer for must have been split before (`split`).
+    native_only: refuse what would be spelled out. allow: fields that may be lost, each reported.
+    Raises Unsupported with the name of the layer, the field, the reason and the way out.
+    """
+    places = []
+    losses: list[str] = []
+    for node in model.nodes:
+        places.append(_place(node, framework, native_only, padding))
+        losses += _losses(node, framework, allow)
+    return Plan(model, framework, tuple(places), padding, tuple(losses))
+
+
+def split(
+    model: Model, weights: Mapping[str, Mapping[str, Any]], framework: Framework, padding: str = "right"
+) -> tuple[Model, dict[str, Mapping[str, Any]]]:
+    """Splits stacks that the framework cannot hold in one layer into nodes of their own."""
+    nodes: list[Node] = []
+    arrays = dict(weights)
+    renamed: dict[str, str] = {}
+    for node in model.nodes:
+        inputs = tuple(renamed.get(name, name) for name in node.inputs)
+        node = replace(node, inputs=inputs)
+        layer = node.layer
+        if not isinstance(layer, Recurrent) or layer.layers == 1 or _holds_stack(node, framework, padding):
+            nodes.append(node)
+            continue
+        stored = arrays.pop(node.name, {})
+        for index, single in enumerate(unstack(layer)):
+            name = f"{node.name}_{index + 1}"
+            nodes.append(Node(name, single, inputs, node.mask))
+            inputs = (name,)
+            keys = {key: Key.parse(key) for key in stored}
+            arrays[name] = {
+                str(key._replace(layer=0)): stored[text] for text, key in keys.items() if key.layer == index
+            }
+        renamed[node.name] = nodes[-1].name
+    outputs = tuple(renamed.get(name, name) for name in model.outputs)
+    return replace(model, nodes=tuple(nodes), outputs=outputs), arrays
+
+
+def _holds_stack(node: Node, framework: Framework, padding: str) -> bool:
+    masked = node.mask is not None
+    if masked and padding == "any" and not framework.module("source").HOLES:
+        return False
+    try:
+        counterpart, _ = choose(_inside(node.layer, framework, masked), framework)
+    except Unsupported:
+        return False
+    return counterpart.repeat is None
+
+
+def _inside(layer: Layer, framework: Framework, masked: bool) -> Layer:
+    """What a native layer has to hold, without what the writer of the framework puts around it."""
+    inside: Layer = framework.module("source").inside(layer, masked)
+    return inside
+
+
+def _place(node: Node, framework: Framework, native_only: bool, padding: str) -> Place:
+    layer = node.layer.layer if isinstance(node.layer, TimeDistributed) else node.layer
+    masked = node.mask is not None
+    source = framework.module("source")
+    if type(layer) in source.EXPRESSIONS:
+        return Place(node, PLAIN)
+    try:
+        if isinstance(layer, Recurrent) and masked and padding == "any" and not source.HOLES:
+            raise Unsupported(
+                f"{framework.title} cannot skip padding in the middle of a case",
+                "its layers take lengths, not masks",
+                'padding="right"',
+                framework=framework.name,
+                field="padding",
+            )
+        counterpart, lowered = choose(_inside(layer, framework, masked), framework)
+    except Unsupported as error:
+        if not isinstance(layer, Recurrent) or native_only:
+            raise Unsupported(
+                f'layer "{node.name}": {error.what}', error.because, error.instead, **error.fields
+            ) from None
+        return Place(node, SPELLED, error.because or error.what)
+    return Place(node, NATIVE, "", counterpart, lowered.call, lowered.notes)
+
+
+def _losses(node: Node, framework: Framework, allow: tuple[str, ...]) -> list[str]:
+    layer = node.layer
+    found = []
+    if isinstance(layer, Recurrent):
+        if layer.carried_state:
+            if "carried_state" not in allow:
+                raise Unsupported(
+                    f'layer "{node.name}" carries its state from call to call (carried_state=True)',
+                    "the ported model would start every call from zero states",
+                    'allow=("carried_state",) if every call is a fresh start',
+                    framework=framework.name,
+                    field="carried_state",
+                    value=True,
+                )
+            found.append(f'layer "{node.name}": carried_state is lost; every call starts from zero states')
+        natives = framework.module("source").TRAINED
+        for word in ("dropout", "recurrent_dropout"):
+            rate = getattr(layer, word)
+            if rate and word not in natives:
+                found.append(f'layer "{node.name}": {word}={show(rate)} acts in training only and is left out')
+    return found
