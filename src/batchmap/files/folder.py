@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from batchmap.errors import BadValue
@@ -25,11 +25,9 @@ def write(out: str | Path, files: Mapping[str, bytes], replace: bool = False) ->
     ...     (folder / "model.py").read_text()
     'x = 1'
     """
+    check(out, files, replace)
     out = Path(out)
-    for name in files:
-        _check_name(name)
     target = out.resolve()
-    _check_target(out, target, files, replace)
     missing = [parent for parent in target.parents if not parent.exists()]  # innermost first
     mark = secrets.token_hex(4)
     temporary = target.with_name(f".{target.name}.{mark}.new")
@@ -63,7 +61,11 @@ def _check_name(name: str) -> None:
         raise BadValue(f'"{name}" is no name of a file inside the folder', field="files", value=name)
 
 
-def _check_target(out: Path, target: Path, files: Mapping[str, bytes], replace: bool) -> None:
+def check(out: str | Path, files: Iterable[str], replace: bool = False) -> None:
+    """Raises BadValue where `write` would refuse these names or this folder; touches nothing."""
+    for name in files:
+        _check_name(name)
+    target = Path(out).resolve()
     if not target.exists():
         return
     if not target.is_dir():

@@ -11,6 +11,7 @@ import io
 import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from batchmap.errors import BadFile
 from batchmap.files.archive import LARGEST_ARRAYS, LARGEST_TEXT, bad, check_size, opened
+from batchmap.files.hdf5_heap import Data, check_heaps, longest_text
 
 MOST_OBJECTS = 100_000
 DEEPEST_GROUP = 64
@@ -60,11 +62,9 @@ def read(path: str | Path, data: bytes | None = None, skip: Collection[str] = ()
     Raises BadFile for whatever is damaged or refused.
     """
     with opened(path) if data is None else io.BytesIO(data) as file:
-        size = file.seek(0, io.SEEK_END)
-        if size == 0:
-            raise bad(path, "the file is empty")
         try:
-            return _Reader(path, size).file(file, skip)
+            raw = mmap(file.fileno(), 0, access=ACCESS_READ) if data is None else data
+            return _Reader(path, raw).file(file, skip)
         except BadFile:
             raise
         except Exception as error:  # h5py answers damage with nearly every built-in exception
@@ -75,14 +75,16 @@ def read(path: str | Path, data: bytes | None = None, skip: Collection[str] = ()
 class _Reader:
     """Reads one file and counts what it has taken so far."""
 
-    def __init__(self, path: str | Path, size: int) -> None:
+    def __init__(self, path: str | Path, raw: Data) -> None:
         self.path = path
-        self.size = size
+        self.raw = raw
+        self.size = len(raw)
         self.objects: set[int] = set()
         self.declared = 0
         self.stored = 0
 
     def file(self, file: BinaryIO | io.BytesIO, skip: Collection[str]) -> Group:
+        check_heaps(self.raw)
         with h5py.File(file, "r") as root:
             return self.group(root, "", skip)
 
@@ -108,7 +110,7 @@ class _Reader:
         return group
 
     def visit(self, source: h5py.Group | h5py.Dataset, name: str) -> None:
-        address = h5py.h5o.get_info(source.id).addr
+        address = _address(source)
         if address in self.objects:
             raise self.bad(f'"{name}" stands in two places of the tree', name)
         self.objects.add(address)
@@ -124,7 +126,9 @@ class _Reader:
                 found[self.checked(key)] = []  # an empty list has no type of text
             elif count * attribute.get_type().get_size() > min(self.size, LARGEST_TEXT):
                 raise self.bad(f'attribute "{key}" of "{name}" is too large', name)
-            elif isinstance(attribute.get_type(), h5py.h5t.TypeStringID):
+            elif isinstance(kind := attribute.get_type(), h5py.h5t.TypeStringID):
+                if kind.is_variable_str() and longest_text(self.raw, _address(source)) > self.size:
+                    raise self.bad(f'attribute "{key}" of "{name}" claims more text than the file has', name)
                 value = source.attrs[key]
                 if isinstance(value, np.ndarray):
                     found[self.checked(key)] = [self.checked(item) for item in value.ravel().tolist()]
@@ -189,6 +193,11 @@ class _Reader:
 
     def bad(self, problem: str, part: str = "") -> BadFile:
         return bad(self.path, problem, "save the model again with Keras and read that file", part)
+
+
+def _address(source: h5py.Group | h5py.Dataset) -> int:
+    address: int = h5py.h5o.get_info(source.id).addr
+    return address
 
 
 def _widened(array: Array) -> Array:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module, metadata
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from batchmap.errors import unknown
-from batchmap.mapping.framework import Framework
 
-NAMES = ("keras", "tensorflow", "torch")
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from batchmap.mapping.framework import Framework
+
+NAMES = (
+    *("keras", "tensorflow", "torch"),
+    *("accelerate", "char_rnn", "cntk", "deepspeed", "dl4j", "lasagne", "lightning", "megatron"),
+    *("mxnet", "theano_lstm", "tpuestimator", "transformers"),
+)
 
 
 @cache
@@ -20,6 +29,8 @@ def names() -> tuple[str, ...]:
 @cache
 def get(name: str) -> Framework:
     """The framework or tool of a name; UnknownWord when there is none."""
+    from batchmap.mapping.framework import Framework
+
     if name in NAMES:
         found = import_module(f"batchmap.frameworks.{name}").FRAMEWORK
         assert isinstance(found, Framework)
@@ -33,5 +44,7 @@ def get(name: str) -> Framework:
     raise unknown(name, "framework or tool that batchmap knows", names(), "batchmap support lists them")
 
 
-def _plugins() -> tuple[metadata.EntryPoint, ...]:
+def _plugins() -> tuple[EntryPoint, ...]:
+    from importlib import metadata
+
     return tuple(metadata.entry_points(group="batchmap.frameworks"))

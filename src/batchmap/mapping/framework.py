@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from batchmap.mapping.packs import Pack
@@ -60,7 +60,9 @@ class Framework:
     title: as its own people write it. needs: distribution and lower bound. layers: counterparts, preferred first.
     batch: rows for batch words. terms: its words. imports: dotted prefix of a target to (import line, short prefix).
     package: where its `source` and `live` modules are, if it has them.
-    files: titles of the file formats that are read (or written) without the framework.
+    script, script_words: reads the words that scripts of this framework give a layer by, and which these are.
+    files: titles of the file formats that are read without the framework. verified: where numbers were compared
+    with the real thing, and `trained` where updates were. states: axes of one native state array. trained: update equality is tested.
     """
 
     name: str
@@ -71,8 +73,12 @@ class Framework:
     terms: tuple[Term, ...] = ()
     imports: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     package: str = ""
+    script: Callable[[Mapping[str, Any]], Layer] | None = None
+    script_words: tuple[str, ...] = ()
+    states: str = ""
     files: tuple[str, ...] = ()
     verified: str = ""
+    trained: str = ""
 
     def module(self, part: str) -> Any:
         """The part of the framework's folder that is called `part` ("source", "live")."""
@@ -81,6 +87,8 @@ class Framework:
     @property
     def version(self) -> str | None:
         """The installed version, or None."""
+        from importlib import metadata
+
         if not self.needs:
             return None
         for name in self.needs.split("|"):

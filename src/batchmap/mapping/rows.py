@@ -79,6 +79,7 @@ class Arg(Row):
 
     default: what the framework takes when the argument is absent. to, back: the change of form.
     of: the place the argument belongs to, where a table covers several (a data loader, a fit call).
+    note: said when the argument is written.
     """
 
     word: str
@@ -108,6 +109,8 @@ class Arg(Row):
         value = self.to(value) if self.to else value
         if value == self.default and type(value) is type(self.default):
             return {}
+        if self.note:
+            site.notes.append(self.note.format(value=value, spec=spec))
         return {self.native: value}
 
     def lift(self, given: Mapping[str, Any], site: Site) -> dict[str, Any]:
@@ -362,18 +365,15 @@ class Ignored(Row):
 
 
 @dataclass(frozen=True)
-class Data(Row):
-    """An argument that takes data: written as a bare name, and read as nothing."""
+class Data(Ignored):
+    """An argument that takes data: written as a bare name, where there is one, and read as nothing."""
 
-    native: str
-    name: str
-
-    @property
-    def natives(self) -> tuple[str, ...]:
-        return (self.native,)
+    names: tuple[str, ...]
+    because: str = "is data, not a setting"
+    written: str = ""
 
     def lower(self, spec: Any, site: Site) -> dict[str, Any]:
-        return {self.native: Name(self.name)}
+        return dict.fromkeys(self.names, Name(self.written)) if self.written else {}
 
 
 @dataclass(frozen=True)
@@ -381,7 +381,7 @@ class Wrap(Row):
     """A call around the call, which stands for one value of a word.
 
     target, argument: the outer call and where the inner one goes. neutral: what the words that the outer call
-    speaks for are set to inside. rows: the further arguments of the outer call. aliases: other names of target.
+    speaks for are set to inside. rows: the further arguments of the outer call. aliases: other names of it.
     """
 
     word: str
@@ -398,19 +398,30 @@ class Wrap(Row):
 
 
 @dataclass(frozen=True)
-class Driver(Wrap):
-    """A function that runs a cell over time: the rows of a counterpart that has drivers are those of its cell.
+class Again(Row):
+    """A further argument of a driver, which takes a cell equal to the first."""
 
-    One driver stands around every such cell, and around a whole stack of them; the first is meant where a cell
-    stands alone. also: further arguments that take an equal cell. scope: put before the names of the arrays.
+    native: str
+
+    @property
+    def natives(self) -> tuple[str, ...]:
+        return (self.native,)
+
+
+@dataclass(frozen=True)
+class Driver(Wrap):
+    """A function that runs a cell over time: where a counterpart has drivers, its rows are those of the cell.
+
+    One driver stands around every such cell, and around a whole stack; the first is meant where a cell stands
+    alone. scope: put before the names of the arrays.
     """
 
-    also: tuple[str, ...] = ()
     scope: str = ""
 
     @property
     def cells(self) -> tuple[str, ...]:
-        return (self.argument, *self.also)
+        """The arguments that take a cell."""
+        return (self.argument, *(name for row in self.rows if isinstance(row, Again) for name in row.natives))
 
 
 @dataclass(frozen=True)

@@ -31,23 +31,12 @@ from batchmap.spec.layers import (
 )
 from batchmap.spec.model import Model, Node
 from batchmap.spec.parameters import Key, cell_parameters
+from batchmap.spec.results import Result, merge
 
 Array = np.ndarray[Any, Any]
 Weights = Mapping[str, Any]
 Output = Array | tuple[Array, Array]
 Axes = tuple[str, ...]
-
-
-class Result(NamedTuple):
-    """What a recurrent layer returns.
-
-    output: [cases, time, units] or [time, cases, units] as the data, [cases, units] for output="last";
-        the units of both directions merged, or a pair (forward, backward) for merge="separate".
-    states: the state after the last valid step of each case: name ("0.forward.h") to [cases, units].
-    """
-
-    output: Output
-    states: dict[str, Array]
 
 
 def run_layer(
@@ -148,21 +137,6 @@ def run_model(
             node, weights.get(node.name, {}), run, states, dtype
         )
     return {node.name: run.values[node.name] for node in model}
-
-
-def merge(layer: Recurrent, parts: Mapping[str, Array]) -> Output:
-    """Joins the directions of a layer; parts: direction to [..., units]."""
-    if len(parts) == 1:
-        return next(iter(parts.values()))
-    forward, backward = parts["forward"], parts["backward"]
-    if layer.merge == "separate":
-        return forward, backward
-    if layer.merge == "concat":
-        return np.concatenate((forward, backward), axis=-1)
-    if layer.merge == "product":
-        return forward * backward
-    total = forward + backward
-    return total / 2 if layer.merge == "mean" else total
 
 
 class NumPy:

@@ -12,19 +12,21 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from batchmap.errors import Ambiguous, BadValue, Contradiction, UnknownWord, Unsupported, near, unknown
+from batchmap.errors import Ambiguous, BadValue, Contradiction, UnknownWord, Unsupported, near
 from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.framework import Framework
-from batchmap.mapping.rows import Ignored, Row
+from batchmap.mapping.rows import Ignored, Row, Values
 
 LONGEST = 1_000_000  # characters
-MOST_COPIES = 1_000  # layers that a comprehension may stand for
+MOST_LAYERS = 1_000  # in one text, once comprehensions and names are written out
 END = (LONGEST, LONGEST)  # after every line and column
 LARGEST = 2**64  # whole number that arithmetic may give
 
 # Methods that put a layer into a model, or return it, without changing it.
 ADDING = ("add", "add_module", "append", "register_module")
 KEEPING = ("cpu", "cuda", "eval", "train")
+
+LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -41,9 +43,9 @@ def scan(text: str, framework: Framework) -> Call:
     """Reads the one layer that Python text constructs.
 
     text: an expression, an assignment, or a script in which one layer (with what it wraps) is constructed.
-    Names come from the imports of the text, or are the framework's own; constants may be arithmetic and may be
-    names that the script binds once, before. An argument that says nothing about the numbers is left out where
-    its value is not a constant.
+    Names come from the imports of the text, or are the framework's own. Constants may be arithmetic, and
+    names that the script binds once, before. An argument that says nothing about the numbers may
+    hold any name, and is left out where it holds other code.
     Raises UnknownWord for a constructor without a row, Ambiguous when there are several or a name is not set,
     Unsupported for a value that only running the text would give, BadValue for text that is no Python.
 
@@ -59,7 +61,10 @@ def scan(text: str, framework: Framework) -> Call:
 
 @dataclass(frozen=True)
 class _Constructor:
-    """What a name in text constructs. positions: what its arguments by position mean; idle: arguments without effect."""
+    """What a name in text constructs.
+
+    positions: names of the arguments by position. idle: arguments that do not change the numbers.
+    """
 
     target: str
     positions: tuple[str, ...]
@@ -70,7 +75,7 @@ class _Constructor:
 class _Binding:
     """One place where a script binds a name.
 
-    end: line and column where the binding ends. value: what to, if that can be followed. origin: the import it is.
+    end: line and column where the binding ends. value: what to, if that can be followed. origin: the import.
     """
 
     end: tuple[int, int]
@@ -78,22 +83,35 @@ class _Binding:
     origin: str = ""
 
 
+# A call, what it constructs, and what stands around it.
+_Candidate = tuple[ast.Call, _Constructor, ast.AST | None]
+
+
 class _Script:
     def __init__(self, tree: ast.Module, framework: Framework) -> None:
         self.tree = tree
         self.framework = framework
         self.names: dict[str, list[_Binding]] = {}
-        self.values: dict[str, Any] = {}
-        self.copies = 1
+        self.values: dict[str, tuple[Any, int]] = {}  # what a name stands for, and how many layers that is
+        self.layers = 0
         for name, binding in _bindings(tree):
             self.names.setdefault(name, []).append(binding)
 
     def layer(self) -> Call:
-        found = list(self.candidates(self.tree, None))
+        found = self.apart(list(self.candidates(self.tree, None)))
         if len(found) == 1:
-            return self.call(*found[0])
+            [(node, constructor, around)] = found
+            if isinstance(around, ast.Call):
+                raise self.unknown(_dotted(around.func) or _show(around.func), around)
+            if around is not None:
+                raise Ambiguous(
+                    f"{_show(node)} (line {node.lineno}) is constructed over and over in a loop",
+                    instead="give the text of the layer alone, or of the model as a list of layers",
+                    field="text",
+                )
+            return self.call(node, constructor)
         if found:
-            seen = tuple(f"line {node.lineno}: {_show(node)}" for node, _ in found)
+            seen = tuple(f"line {node.lineno}: {_show(node)}" for node, *_ in found)
             raise Ambiguous(
                 f"the text constructs {len(found)} layers ({'; '.join(seen[:8])}{'; ...' * (len(seen) > 8)})",
                 instead="give the text of one of them",
@@ -113,14 +131,21 @@ class _Script:
         closest = next((name for name in names if near(name.rpartition(".")[2], known)), names[0])
         raise self.unknown(closest)
 
-    def candidates(self, node: ast.AST, around: ast.Call | None) -> Iterator[tuple[ast.Call, _Constructor]]:
-        """The outermost constructors; around: the call of something unknown that a layer would be handed to."""
+    def apart(self, found: list[_Candidate]) -> list[_Candidate]:
+        """The constructors whose layers no other one takes by name."""
+        if len(found) < 2:
+            return found
+        taken = {part.id for node, *_ in found for part in ast.walk(node) if isinstance(part, ast.Name)}
+        values = (self.names[name][0].value for name in taken if len(self.names.get(name, ())) == 1)
+        within = {id(part) for value in values if value for part in ast.walk(value)}
+        return [candidate for candidate in found if id(candidate[0]) not in within]
+
+    def candidates(self, node: ast.AST, around: ast.AST | None) -> Iterator[_Candidate]:
+        """The outermost constructors; around: what would make something else of them, a call or a loop."""
         if isinstance(node, ast.Call):
             constructor = self.constructor(node.func)
             if constructor:
-                if around is not None:
-                    raise self.unknown(_dotted(around.func) or _show(around.func), around)
-                yield node, constructor
+                yield node, constructor, around
                 return
             match node.func:
                 case ast.Attribute(value=ast.Call() as layer, attr=method) if method not in KEEPING:
@@ -129,15 +154,26 @@ class _Script:
                             node, f"{method} may change the layer", "give the text of the layer alone"
                         )
             # A layer that is called with data, layer(...)(x), is not handed on.
-            yield from self.candidates(node.func, None)
+            yield from self.candidates(node.func, None if isinstance(around, ast.Call) else around)
             added = isinstance(node.func, ast.Attribute) and node.func.attr in ADDING
             for child in (*node.args, *node.keywords):
-                yield from self.candidates(child, None if added else node)
+                yield from self.candidates(child, around if added else node)
             return
+        if isinstance(node, LOOPS):
+            around = node
         for child in ast.iter_child_nodes(node):
             yield from self.candidates(child, around)
 
+    def count(self, layers: int) -> None:
+        """Adds to the layers that the text makes: names and comprehensions make many of few characters."""
+        self.layers += layers
+        if self.layers > MOST_LAYERS:
+            raise BadValue(
+                f"the text constructs more than {MOST_LAYERS} layers", field="text", value=self.layers
+            )
+
     def call(self, node: ast.Call, constructor: _Constructor) -> Call:
+        self.count(1)
         arguments: dict[str, Any] = {}
         positions, line = constructor.positions, node.lineno
         if any(isinstance(entry, ast.Starred) for entry in node.args) or any(
@@ -172,10 +208,12 @@ class _Script:
             except (Ambiguous, Unsupported, UnknownWord):
                 if name not in constructor.idle:
                     raise
+                if written := _dotted(value):
+                    arguments[name] = Name(written)
         return Call(constructor.target, arguments)
 
     def value(self, node: ast.expr) -> Any:
-        """What an expression stands for, if it is a constant, a layer, a name of the framework, or a list of those."""
+        """What an expression stands for: a constant, a layer, a name of the framework, or a list of those."""
         match node:
             case ast.Constant(value=None | bool() | int() | float() | str() as value):
                 return value
@@ -242,18 +280,13 @@ class _Script:
                     )
                 ],
             ) if "range" not in self.names and self.constructor(layer.func):
-                times = self.value(count)
+                times, before = self.value(count), self.layers
                 if any(isinstance(part, ast.Name) and part.id == counter for part in ast.walk(layer)):
                     raise self.refused(node, f"the layers differ by {counter}")
-                if (
-                    isinstance(times, bool)
-                    or not isinstance(times, int)
-                    or not 0 < times * self.copies <= MOST_COPIES
-                ):
-                    raise self.refused(node, f"it must make 1 to {MOST_COPIES} layers")
-                self.copies *= times
+                if isinstance(times, bool) or not isinstance(times, int) or times < 1:
+                    raise self.refused(node, "it must make at least one layer")
                 call = self.value(layer)
-                self.copies //= times
+                self.count((self.layers - before) * (times - 1))
                 return (call,) * times
         raise self.refused(node, "only [Layer(...) for _ in range(n)] is read")
 
@@ -263,9 +296,13 @@ class _Script:
         if not name:
             raise self.refused(node)
         if name in self.values:
-            return self.values[name]
+            value, layers = self.values[name]
+            self.count(layers)
+            return value
         root, _, rest = name.partition(".")
         bindings = self.names.get(root, [])
+        if all(binding.value is None and not binding.origin for binding in bindings) and self.own(Name(name)):
+            return Name(name)
         if not bindings:
             full = self.canonical(name)
             if rest and any(full.startswith(prefix) for prefix in self.framework.imports):
@@ -288,13 +325,15 @@ class _Script:
             )
         if rest or binding.value is None or binding.end > (node.lineno, node.col_offset):
             raise self.refused(node)
+        before = self.layers
         value = self.value(binding.value)
-        if isinstance(value, Call) or (
-            isinstance(value, tuple) and any(isinstance(entry, Call) for entry in value)
-        ):
-            raise self.refused(node, "a layer bound to a name is another layer of the text")
-        self.values[name] = value
+        self.values[name] = value, self.layers - before
         return value
+
+    def own(self, name: Name) -> bool:
+        """Whether the framework's rows write a name bare: that of a function that stands beside the layer."""
+        rows = (row for counterpart in self.framework.layers for row in counterpart.rows)
+        return any(isinstance(row, Values) and name in row.pairs.values() for row in rows)
 
     def constructor(self, node: ast.expr) -> _Constructor | None:
         """What a call of this expression constructs; None where batchmap knows nothing of the kind."""
@@ -316,7 +355,7 @@ class _Script:
         return found.pop()
 
     def origins(self, name: str, before: tuple[int, int] = END) -> Iterator[str]:
-        """The full dotted names that imports and assignments give a name; "" for each binding that gives none."""
+        """The full names that imports and assignments give a dotted one; "" for a binding that gives none."""
         root, dot, rest = name.partition(".")
         for binding in self.names.get(root, ()):
             followed = binding.value is not None and _dotted(binding.value)
@@ -345,17 +384,17 @@ class _Script:
         return tuple(dict.fromkeys(row.target.rpartition(".")[2] for row in rows))
 
     def unknown(self, name: str, node: ast.expr | None = None) -> UnknownWord:
-        where = f" (line {node.lineno})" if node else ""
-        what = f"layer that batchmap knows in {self.framework.title}{where}"
+        """The error for a constructor without a row."""
+        name = next(iter(self.origins(name)), "") or name
         last, known = name.rpartition(".")[2], self.known()
+        where = f" (line {node.lineno})" if node else ""
+        what = f'"{name}"{where} is no layer that batchmap knows in {self.framework.title}'
         if last in known:
-            origin = next(iter(self.origins(name)), "") or name
-            instead = (
-                f"name the framework that {origin} belongs to, or use the {last} of {self.framework.title}"
-            )
-            return UnknownWord(f'"{name}" is no {what}', instead=instead, word=name, near=(last,))
-        error = unknown(last, what, known)
-        return UnknownWord(error.what.replace(f'"{last}"', f'"{name}"', 1), word=name, near=near(last, known))
+            instead = f"name the framework that it belongs to, or use the {last} of {self.framework.title}"
+            return UnknownWord(what, instead=instead, word=name, near=(last,))
+        close = near(last, known)
+        what += f". Did you mean {' or '.join(close)}?" if close else ""
+        return UnknownWord(what, word=name, near=close)
 
     def refused(
         self,
@@ -430,7 +469,7 @@ def _described(row: Any) -> _Constructor:
 
 
 def _positions(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The arguments in the order of the signature, up to the first row of several, which promises no order."""
+    """The arguments in the order of the signature, up to the first row of several: it promises no order."""
     positions: list[str] = []
     for row in rows:
         if row.in_version("") and row.natives:

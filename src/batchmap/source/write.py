@@ -7,6 +7,7 @@ import keyword
 import math
 import re
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -24,8 +25,8 @@ def expression(
 ) -> str:
     """Prints a call, or any value that may stand in one, as Python text in the idiom of a framework.
 
-    indent: columns before the line it begins on. used: columns that line already holds after them ("lstm = ").
-    after: columns that follow its end (a comma, a bracket). width: a longer line is broken.
+    indent: columns before the line it begins on. used: columns it already holds after them ("lstm = ").
+    after: columns that follow the end (a comma, a bracket). width: a longer line is broken.
     Raises BadValue for a value that has no literal, or a name that is none.
 
     >>> torch = Framework("torch", "PyTorch", imports={"torch.nn.": ("from torch import nn", "nn.")})
@@ -62,14 +63,14 @@ def module(docstring: str, imports: Iterable[str], blocks: Iterable[str]) -> str
     docstring: its text, without quotes; none when empty. imports: lines in any order; doubles are merged.
     blocks: formatted pieces of code, in order; a class or a function is a block of its own.
 
-    >>> print(module("One layer.", ["from torch import nn"], ["lstm = nn.LSTM(8, 64)", "print(lstm)"]), end="")
+    >>> print(module("One layer.", ["from torch import nn"], ["rnn = nn.LSTM(8, 64)", "print(rnn)"]), end="")
     \"\"\"One layer.\"\"\"
     <BLANKLINE>
     from torch import nn
     <BLANKLINE>
-    lstm = nn.LSTM(8, 64)
+    rnn = nn.LSTM(8, 64)
     <BLANKLINE>
-    print(lstm)
+    print(rnn)
     """
     text = f"{quoted(docstring)}\n" if docstring else ""
     sections = _sections(imports)
@@ -93,7 +94,9 @@ def quoted(text: str, indent: int = 0) -> str:
     \"\"\"
     """
     margin = " " * indent
-    first, *rest = (string(line).rstrip() for line in text.strip().expandtabs(4).split("\n"))
+    first, *rest = text.strip().expandtabs(4).split("\n")
+    rest = textwrap.dedent("\n".join(rest)).split("\n") if rest else []
+    first, *rest = (string(line.rstrip()) for line in (first, *rest))
     if not rest:
         return f'"""{first}"""'
     return "\n".join([f'"""{first}', *(margin + line if line else "" for line in rest), f'{margin}"""'])
@@ -123,8 +126,8 @@ def identifier(name: str, fallback: str = "layer") -> str:
 
     fallback: what stands for a name without letters, and before one that begins with a digit.
 
-    >>> identifier("encoder/lstm-1"), identifier("class"), identifier("3rd"), identifier("__init__"), identifier("é")
-    ('encoder_lstm_1', 'class_', 'layer_3rd', 'init', 'e')
+    >>> [identifier(name) for name in ("encoder/lstm-1", "class", "3rd", "__init__", "é")]
+    ['encoder_lstm_1', 'class_', 'layer_3rd', 'init', 'e']
     """
     plain = "_".join(_words(name))
     if not plain or plain[0].isdigit():
@@ -216,15 +219,15 @@ def _leading(target: str, framework: Framework) -> tuple[str, ...]:
 
 
 def _print(piece: _Piece, indent: int, column: int, after: int, width: int) -> str:
-    """Lays a piece out: on one line, else the arguments of a call on one line of their own, else each on its own."""
+    """Lays a piece out: on one line, else the arguments of a call on a second one, else each on its own."""
     flat = _flat(piece)
-    if isinstance(piece, str) or not piece[1] or column + len(flat) + after <= width:
+    if isinstance(piece, str) or not piece[1] or column + _columns(flat) + after <= width:
         return flat
     opening, parts, closing = piece
     inner = indent + 4
     margin, called = "\n" + " " * inner, len(opening) > 1
     body = flat[len(opening) : -len(closing)]
-    if called and inner + len(body) <= width:
+    if called and inner + _columns(body) <= width:
         return f"{opening}{margin}{body}\n{' ' * indent}{closing}"
     # The only argument of a call carries no comma.
     comma = "" if called and len(parts) == 1 else ","
@@ -233,6 +236,13 @@ def _print(piece: _Piece, indent: int, column: int, after: int, width: int) -> s
         for before, part in parts
     ]
     return f"{opening}{''.join(lines)}\n{' ' * indent}{closing}"
+
+
+def _columns(text: str) -> int:
+    """The width of a text on the screen, where some letters take two columns."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
 
 
 def _flat(piece: _Piece) -> str:
@@ -273,9 +283,9 @@ def _targets(value: Any) -> Iterator[str]:
 
 
 def _sections(lines: Iterable[str]) -> list[list[str]]:
-    """Import lines by origin (the language, its library, others, the package itself), sorted, doubles merged."""
+    """Import lines by origin (the language, its library, others, the package), sorted, doubles merged."""
     plain: dict[tuple[int, str, str], str] = {}
-    members: dict[tuple[int, str], set[str]] = {}
+    members: dict[tuple[int, str, str], set[str]] = {}
     for line in lines:
         for node in ast.parse(line).body:
             if isinstance(node, ast.Import):
@@ -283,13 +293,17 @@ def _sections(lines: Iterable[str]) -> list[list[str]]:
                     plain[_origin(alias.name), alias.name, alias.asname or ""] = f"import {_named(alias)}"
             elif isinstance(node, ast.ImportFrom):
                 source = "." * node.level + (node.module or "")
-                members.setdefault((_origin(source), source), set()).update(map(_named, node.names))
+                for alias in node.names:
+                    alone = _named(alias) if alias.asname else ""
+                    members.setdefault((_origin(source), source, alone), set()).add(_named(alias))
             else:
                 raise BadValue(f"{line!r} is no import", field="imports", value=line)
     sections: dict[int, list[str]] = {}
     for (origin, _, _), text in sorted(plain.items(), key=lambda item: (_natural(item[0][1]), item[0][2])):
         sections.setdefault(origin, []).append(text)
-    for (origin, source), names in sorted(members.items(), key=lambda item: _natural(item[0][1])):
+    for (origin, source, _), names in sorted(
+        members.items(), key=lambda item: (_natural(item[0][1]), item[0][2])
+    ):
         ordered = sorted(names, key=lambda name: (_kind(name), _natural(name)))
         text = f"from {source} import {', '.join(ordered)}"
         if len(text) > WIDTH:

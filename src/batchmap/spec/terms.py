@@ -178,7 +178,8 @@ class Explanation:
     """What a word means, by tool.
 
     word: as it was asked for. definition: of the word itself, where it is one of batchmap's own.
-    senses: its meanings, with the whole path of each source. related: meanings of longer terms that contain the word.
+    senses: its meanings, each with its source in full.
+    related: meanings of longer terms that contain the word.
     not_to_be_mixed_up_with: canonical word to the terms that tools have for it.
     """
 

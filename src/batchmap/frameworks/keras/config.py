@@ -1,9 +1,10 @@
 """Keras architectures and weights as plain data, read without Keras.
 
 An architecture is what `model.get_config()` gives and what files store as JSON: Keras 2 and 3, Sequential and
-functional. Every layer of it becomes a `Call`, which the rows of `layers` read; what stands here is the graph around
-them, and which padding each recurrent layer skips. Sources: keras/src/models/functional.py, keras/src/layers/layer.py
-(masks) and keras/src/layers/rnn/*.py of Keras 3.15; tf_keras/src/engine/functional.py of tf_keras 2.21.
+functional. Every layer of it becomes a `Call`, which the rows of `layers` read; what stands here is the graph
+around them, and which padding each recurrent layer skips.
+Sources: keras/src/models/functional.py, keras/src/layers/layer.py (masks) and keras/src/layers/rnn/*.py of
+Keras 3.15; tf_keras/src/engine/functional.py of tf_keras 2.21.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.conversion import counterpart_of, lift
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.packs import unpack
+from batchmap.spec.formulas import Formula
 from batchmap.spec.layers import (
     Activation,
     Concatenate,
@@ -32,17 +34,16 @@ from batchmap.spec.layers import (
     TimeDistributed,
 )
 from batchmap.spec.model import Input, Model, Node, ends_time, marks_padding
-from batchmap.spec.parameters import parameters
 
 Arrays = dict[str, Any]
 MODELS = ("Sequential", "Functional", "Model")
 CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
-CUDNN = {
+CUDNN: dict[str, tuple[str, dict[str, Any]]] = {
     "CuDNNLSTM": ("LSTM", {"activation": "tanh", "recurrent_activation": "sigmoid"}),
     "CuDNNGRU": ("GRU", {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}),
 }
 MIXED = "masks of several layers"  # what a Concatenate passes on; no single layer marks it
-FUNCTION = "function"
+SLOPES = {"LeakyRelu": ("leaky_relu", "negative_slope"), "Elu": ("elu", "alpha")}  # functions of keras.ops
 
 
 class Tensor(NamedTuple):
@@ -87,13 +88,14 @@ def read_model(
     """Reads an architecture and its weights as a model and canonical arrays.
 
     config: {"class_name": ..., "config": ...}, as `model.to_json()` writes it.
-    weights: layer name -> short name ("kernel", "forward/kernel") -> array in the layout of Keras; empty for the
-        architecture alone.
-    version: of the Keras that made it, such as "2.0.8", because defaults and formulas changed; the newest when empty.
+    weights: layer name -> short name ("kernel", "forward/kernel") -> array in the layout of Keras; empty for
+        the architecture alone.
+    version: of the Keras that made it, such as "2.0.8", because defaults and formulas changed; the newest
+        when empty.
 
     Every mask is resolved: a recurrent node names the Embedding or Masking whose padding it skips, or none.
-    Raises Unsupported, with the name of the layer, for what has no exact reading; BadValue for arrays that are
-    missing, left over or of the wrong size; BadFile for a Lambda, whose code is never run.
+    Raises Unsupported, with the name of the layer, for what has no exact reading; BadValue for arrays that
+    are missing, left over or of the wrong size; BadFile for a Lambda, whose code is never run.
     """
     if version.partition(".")[0] == "1":
         raise Unsupported(
@@ -108,17 +110,23 @@ def read_model(
     known = {entry.name for entry in entries}
     for label in weights:
         if label not in known:
-            raise BadValue(f'the weights hold a layer "{label}", which the architecture lacks', field="weights")
+            raise BadValue(
+                f'the weights hold a layer "{label}", which the architecture lacks', field="weights"
+            )
     graph = _Graph(entries, weights, version)
     return graph.model(name, outputs), graph.arrays
 
 
 def read_layer(
-    config: Mapping[str, Any], weights: Mapping[str, Any] | None = None, version: str = "", features: int | None = None
+    config: Mapping[str, Any],
+    weights: Mapping[str, Any] | None = None,
+    version: str = "",
+    features: int | None = None,
 ) -> tuple[Layer, Arrays | None]:
     """Reads one layer, {"class_name": ..., "config": ...}, and its arrays.
 
-    weights: short name -> array; None when the layer is not built. features: what it reads, where weights do not tell.
+    weights: short name -> array; None when the layer is not built.
+    features: size of what it reads, where the weights do not tell.
     Raises as `read_model` does.
     """
     call = layer_call(config)
@@ -153,12 +161,18 @@ def layer_call(config: Mapping[str, Any]) -> Call:
     if class_name == "RNN" and isinstance(arguments.get("cell"), Mapping):
         cell = arguments.pop("cell")
         if cell.get("class_name") in CELLS and not _foreign(cell):
-            return layer_call({"class_name": CELLS[cell["class_name"]], "config": {**cell["config"], **arguments}})
+            return layer_call(
+                {"class_name": CELLS[cell["class_name"]], "config": {**cell["config"], **arguments}}
+            )
         class_name = f"RNN of {cell.get('class_name')}"
     elif class_name in CUDNN:
         class_name, fixed = CUDNN[class_name]
         arguments |= fixed
-    names = {name.rpartition(".")[2] for c in _framework().layers for name in (c.target, *(w.target for w in c.wraps))}
+    names = {
+        name.rpartition(".")[2]
+        for c in _framework().layers
+        for name in (c.target, *(w.target for w in c.wraps))
+    }
     if class_name not in names or _foreign(config):
         raise Unsupported(
             f"{class_name} has no canonical reading",
@@ -177,7 +191,9 @@ def layer_call(config: Mapping[str, Any]) -> Call:
 class _Graph:
     """The nodes of a model, as they are read one after the other."""
 
-    def __init__(self, entries: Sequence[Entry], weights: Mapping[str, Mapping[str, Any]], version: str) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], weights: Mapping[str, Mapping[str, Any]], version: str
+    ) -> None:
         self.entries = {entry.name: entry for entry in entries}
         self.weights = weights
         self.version = version
@@ -195,7 +211,8 @@ class _Graph:
             ready = next((entry for entry in waiting if self._ready(entry)), None)
             if ready is None:
                 raise BadValue(
-                    f'layer "{waiting[0].name}" reads what the architecture does not compute', field="inbound_nodes"
+                    f'layer "{waiting[0].name}" reads what the architecture does not compute',
+                    field="inbound_nodes",
                 )
             waiting.remove(ready)
             try:
@@ -214,7 +231,9 @@ class _Graph:
             node = self.nodes.get(self._source(tensor))
             if tensor.output and isinstance(node and node.layer, Recurrent):
                 if not node.layer.returned_state and node.layer.merge != "separate":  # type: ignore[union-attr]
-                    raise BadValue(f'layer "{tensor.layer}" has no output {tensor.output}', field="output_layers")
+                    raise BadValue(
+                        f'layer "{tensor.layer}" has no output {tensor.output}', field="output_layers"
+                    )
                 continue  # its states, or its second direction: they come along
             found.append(self._source(tensor))
         for label in found:
@@ -223,7 +242,11 @@ class _Graph:
 
     def _ready(self, entry: Entry) -> bool:
         done = {*self.axes, *self.conditions, *self.operations, *self.aliases}
-        return all(tensor.layer in done for call in entry.calls for tensor in (*call.tensors, *_tensors(call.options)))
+        return all(
+            tensor.layer in done
+            for call in entry.calls
+            for tensor in (*call.tensors, *_tensors(call.options))
+        )
 
     def _source(self, tensor: Tensor) -> str:
         return self.aliases.get(tensor.layer, tensor.layer)
@@ -269,7 +292,7 @@ class _Graph:
             self.version,
             self.widths[sources[0]],
         )
-        mask = self._mask(entry, layer, call, sources)
+        mask = self._mask(entry, layer, call)
         if isinstance(layer, Recurrent):
             layer = _with_padding(layer, masked=mask is not None)
         self._place(Node(entry.name, layer, sources, mask if isinstance(layer, Recurrent) else None))
@@ -288,7 +311,11 @@ class _Graph:
         tokens = any(reader.class_name == "Embedding" for reader in readers)
         if shape is None:
             shape = [None, None] if tokens else [None, None, None]
-        axes = {(2, True): ("cases", "time"), (2, False): ("cases", "features"), (3, False): ("cases", "time", "features")}
+        axes = {
+            (2, True): ("cases", "time"),
+            (2, False): ("cases", "features"),
+            (3, False): ("cases", "time", "features"),
+        }
         if (len(shape), tokens) not in axes or entry.config.get("sparse") or entry.config.get("ragged"):
             raise Unsupported(
                 f'input "{entry.name}" is {"ragged or sparse" if len(shape) in (2, 3) else f"of {len(shape)} axes"}',
@@ -308,7 +335,12 @@ class _Graph:
         """Reads the few functions that stand between layers: masks, x[:, -1], and turning time round."""
         tensor = call.tensors[0] if len(call.tensors) == 1 else None
         source = self._source(tensor) if tensor else ""
-        if entry.class_name == "NotEqual" and tensor and call.arguments and isinstance(call.arguments[0], (int, float)):
+        if (
+            entry.class_name == "NotEqual"
+            and tensor
+            and call.arguments
+            and isinstance(call.arguments[0], (int, float))
+        ):
             self.conditions[entry.name] = Condition(tensor, call.arguments[0])
         elif entry.class_name == "Any" and source in self.conditions and entry.config.get("axis") in (-1, 2):
             self.conditions[entry.name] = self.conditions[source]._replace(over_features=True)
@@ -316,12 +348,25 @@ class _Graph:
             sources = self._sources(entry, call)
             self._place(Node(entry.name, Step(index=index), sources))
             self.masks[entry.name] = None
-        elif entry.class_name == "Flip" and tensor and entry.config.get("axis") == 1 and self._turns_alone(source):
+        elif (
+            entry.class_name == "Flip"
+            and tensor
+            and entry.config.get("axis") == 1
+            and self._turns_alone(source)
+        ):
             node = self.nodes[source]
             assert isinstance(node.layer, Recurrent)
             self.nodes[source] = replace(node, layer=replace(node.layer, order="time"))
             self.aliases[entry.name] = source
-            self.masks[source] = None  # a function passes no mask on
+            self.masks[entry.name] = None  # a function passes no mask on
+        elif entry.class_name == "GetItem" and source in self.axes and _whole(call.arguments):
+            self.aliases[entry.name] = source
+            self.masks[entry.name] = None
+        elif entry.class_name in SLOPES and tensor:
+            kind, option = SLOPES[entry.class_name]
+            activation = Formula(kind, slope=float(entry.config[option]))
+            self._place(Node(entry.name, Activation(activation=activation), self._sources(entry, call)))
+            self.masks[entry.name] = None
         elif entry.class_name == "Concatenate" and entry.config.get("axis") == -1:
             self._place(Node(entry.name, Concatenate(), self._sources(entry, call)))
             self.masks[entry.name] = None
@@ -358,7 +403,7 @@ class _Graph:
 
     def _sources(self, entry: Entry, call: Reading) -> tuple[str, ...]:
         """The names of what a layer reads; refuses what a name cannot say."""
-        if len(call.tensors) > 1 and entry.class_name != "Concatenate" or "initial_state" in call.options:
+        if (len(call.tensors) > 1 and entry.class_name != "Concatenate") or "initial_state" in call.options:
             raise Unsupported(
                 f'layer "{entry.name}" reads {max(len(call.tensors), 2)} arrays',
                 "its initial state comes from another layer, and batchmap has no place for that in a model",
@@ -369,7 +414,9 @@ class _Graph:
             )
         for option, value in call.options.items():
             if option not in ("mask", "training") and value is not None:
-                raise Unsupported(f'layer "{entry.name}" is called with {option}=...', framework="keras", field=option)
+                raise Unsupported(
+                    f'layer "{entry.name}" is called with {option}=...', framework="keras", field=option
+                )
         sources: list[str] = []
         expected = 0  # which direction of a separate pair comes next
         for tensor in call.tensors:
@@ -408,7 +455,9 @@ class _Graph:
         layer = self.nodes[label].layer
         if not isinstance(layer, Recurrent) or layer.direction == "both":
             return False
-        read = {t.output for e in self.entries.values() for c in e.calls for t in c.tensors if t.layer == label}
+        read = {
+            t.output for e in self.entries.values() for c in e.calls for t in c.tensors if t.layer == label
+        }
         if layer.output == "sequence" and read == {1}:
             layer = replace(layer, output="last", order="time", padded=None)
             self._place(replace(self.nodes[label], layer=layer))
@@ -430,15 +479,17 @@ class _Graph:
         if not self.weights:
             return None
         return {
-            name: array for name, array in self.weights.get(entry.name, {}).items() if "seed_generator" not in name
+            name: array
+            for name, array in self.weights.get(entry.name, {}).items()
+            if "seed_generator" not in name
         }
 
-    def _mask(self, entry: Entry, layer: Layer, call: Reading, sources: Sequence[str]) -> str | None:
+    def _mask(self, entry: Entry, layer: Layer, call: Reading) -> str | None:
         """The node whose padding reaches a layer: as its call says, else as Keras passes masks along."""
         given = next(iter(_tensors(call.options.get("mask"))), None)
         if given is not None and isinstance(layer, Recurrent):
             return self._marked(entry, given)
-        carried = {self.masks[name] for name in sources}
+        carried = {self.masks[tensor.layer] for tensor in call.tensors}
         mask = carried.pop() if len(carried) == 1 else MIXED
         if mask == MIXED and isinstance(layer, Recurrent):
             raise Unsupported(
@@ -545,7 +596,7 @@ def _entry(layer: Mapping[str, Any], calls: tuple[Reading, ...]) -> Entry:
 
 
 def _readings(nodes: Sequence[Any]) -> tuple[Reading, ...]:
-    """The calls of a layer: lists of [name, call, output, options] (Keras 2), or {"args", "kwargs"} (Keras 3)."""
+    """The calls of a layer: [name, call, output, options] a tensor (Keras 2), or {"args", "kwargs"}."""
     found = []
     for node in nodes:
         if isinstance(node, Mapping):
@@ -553,7 +604,7 @@ def _readings(nodes: Sequence[Any]) -> tuple[Reading, ...]:
             found.append(Reading(tuple(_tensors(first)), tuple(rest), node.get("kwargs") or {}))
             continue
         node = [node] if node and isinstance(node[0], str) else node
-        options = next((part[3] for part in node if len(part) > 3 and part[3]), {})
+        options: dict[str, Any] = next((part[3] for part in node if len(part) > 3 and part[3]), {})
         found.append(Reading(tuple(Tensor(*part[:3]) for part in node), (), options))
     return tuple(found)
 
@@ -567,7 +618,11 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             for part in value.values():
                 yield from _tensors(part)
     elif isinstance(value, (list, tuple)):
-        if len(value) in (3, 4) and isinstance(value[0], str) and all(isinstance(part, int) for part in value[1:3]):
+        if (
+            len(value) in (3, 4)
+            and isinstance(value[0], str)
+            and all(isinstance(part, int) for part in value[1:3])
+        ):
             yield Tensor(*value[:3])
         else:
             for part in value:
@@ -579,8 +634,16 @@ def _step(arguments: Sequence[Any]) -> int | None:
     if len(arguments) != 1 or not isinstance(arguments[0], (list, tuple)) or len(arguments[0]) < 2:
         return None
     cases, index, *rest = arguments[0]
-    whole = all(isinstance(cut, Mapping) and not any((cut.get("config") or {}).values()) for cut in (cases, *rest))
-    return index if whole and len(rest) < 2 and type(index) is int else None
+    return index if _whole([[cases, *rest]]) and len(rest) < 2 and type(index) is int else None
+
+
+def _whole(arguments: Sequence[Any]) -> bool:
+    """Whether a cut takes all there is: x[:, :]."""
+    cuts = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], (list, tuple)) else [None]
+    return all(
+        isinstance(cut, Mapping) and all(value is None for value in (cut.get("config") or {}).values())
+        for cut in cuts
+    )
 
 
 def _foreign(layer: Mapping[str, Any]) -> bool:
@@ -592,7 +655,7 @@ def _foreign(layer: Mapping[str, Any]) -> bool:
 def _argument(value: Any) -> Any:
     """An argument in the form that rows read: layers as calls, registered functions by name."""
     if isinstance(value, Mapping) and "class_name" in value:
-        if value["class_name"] == FUNCTION and value.get("registered_name") in SPELLED_NAMES:
+        if value["class_name"] == "function" and value.get("registered_name") in SPELLED_NAMES:
             return Name(SPELLED_NAMES[value["registered_name"]])
         inner = value.get("config")
         if isinstance(inner, Mapping) and ("units" in inner or "layer" in inner or "cell" in inner):
@@ -624,7 +687,7 @@ def _check_backward(call: Call, version: str) -> None:
 def _from_cudnn(class_name: str, weights: Mapping[str, Any]) -> Arrays:
     """Brings the arrays of CuDNNLSTM and CuDNNGRU into the layout of LSTM and GRU.
 
-    Each gate of a kernel is stored in the memory order of cuDNN, transposed; the LSTM has two biases that are added.
+    Each gate of a kernel is stored in the memory order of cuDNN, transposed; the LSTM adds two biases.
     Source: tf_keras/src/saving/legacy/hdf5_format.py, which converts them the same way.
     """
     import numpy as np
@@ -639,16 +702,10 @@ def _from_cudnn(class_name: str, weights: Mapping[str, Any]) -> Arrays:
             continue
         blocks = np.split(array, gates, axis=1)
         plain[name] = np.concatenate(
-            [block.T if short == "recurrent_kernel" else block.reshape(block.T.shape).T for block in blocks], axis=1
+            [block.T if short == "recurrent_kernel" else block.reshape(block.T.shape).T for block in blocks],
+            axis=1,
         )
     return plain
-
-
-def array_names(layer: Layer) -> tuple[str, ...]:
-    """The short names of the arrays that a layer has in Keras, in the order in which it lists them."""
-    from batchmap.mapping.conversion import choose
-
-    return tuple(parameters(layer)) and tuple(pack.native for pack in choose(layer, _framework())[0].packs)
 
 
 def _framework() -> Framework:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from batchmap.mapping.calls import Name
 from batchmap.mapping.framework import Counterpart
 from batchmap.mapping.packs import Pack
 from batchmap.mapping.rows import (
@@ -51,12 +52,14 @@ SHARED_NAMES = {
 # The same name is another formula in Keras 3: keras/src/activations/activations.py (x/6 + 0.5).
 KERAS_3_NAMES = {
     **SHARED_NAMES,
+    HARD_SIGMOID_FIFTH: Name("keras_2_hard_sigmoid"),  # a function that `source` writes beside the model
     HARD_SIGMOID_SIXTH: "hard_sigmoid",
     Formula("silu"): "silu",
     Formula("gelu"): "gelu",
     Formula("leaky_relu", slope=0.2): "leaky_relu",
 }
 KERAS_2_NAMES = {**SHARED_NAMES, HARD_SIGMOID_FIFTH: "hard_sigmoid", Formula("silu"): "swish", Formula("gelu"): "gelu"}
+SPELLED_NAMES = {"Custom>keras_2_hard_sigmoid": "keras_2_hard_sigmoid"}  # as Keras registers it
 
 SPELLED = "bm.port spells the cell out"
 TRAINING = ("trainable", "seed", "activity_regularizer", "quantization_config") + tuple(
@@ -99,17 +102,19 @@ BIDIRECTIONAL = Wrap(
     "keras.layers.Bidirectional",
     "layer",
     neutral={"direction": "forward", "merge": "concat"},
-    rows=(MERGE, NOT_COMPUTED, Ignored(("dtype",), "the wrapped layer has its own")),
+    rows=(MERGE, NOT_COMPUTED, DTYPE),
 )
 STACK = Repeat(
     "layers",
     "keras.Sequential",
     "layers",
     between=("dropout_between", "keras.layers.Dropout", "rate"),
+    aliases=("keras.models.Sequential",),
 )
 RECURRENT_ROWS: tuple[Row, ...] = (
     BIDIRECTIONAL,
     STACK,
+    NOT_COMPUTED,
     Inferred("features"),
     Only("cases_first", True, "its data are [cases, time, features]", "cases_first=True, and transpose the data"),
     Fixed("time_major", False, "Keras 3 reads [cases, time, features] only", default=False),
@@ -130,11 +135,9 @@ RECURRENT_ROWS: tuple[Row, ...] = (
     ),
     Arg("returned_state", "return_state", False),
     Arg("carried_state", "stateful", False),
-    Values("padded", "zero_output_for_mask", {None: False, "zero": True}, default=False, since="3",
+    Values("padded", "zero_output_for_mask", {None: False, "zero": True}, default=False,
            because="it repeats the last output past the end of a case", instead='padded=None, or "zero"'),
-    Only("padded", None, until="3"),
     DTYPE,
-    NOT_COMPUTED,
     DIM,
 )
 KERNELS = (
@@ -174,10 +177,10 @@ LAYERS = (
             *_activation("activation", "activation", "tanh"),
             *_activation("gate_activation", "recurrent_activation", "sigmoid"),
             Arg("bias", "use_bias", True),
+            *RECURRENT_ROWS,
             Values("reset", "reset_after", {"after": True, "before": False}, default=True, since="2.9"),
             # Before Keras 2.1.3 there was no such argument, and before 2.9 its default was False.
             Values("reset", "reset_after", {"after": True, "before": False}, default=False, until="2.9"),
-            *RECURRENT_ROWS,
         ),
         packs=(
             *KERNELS,
@@ -206,6 +209,7 @@ LAYERS = (
         (
             Arg("tokens", "input_dim"),
             Arg("features", "output_dim"),
+            NOT_COMPUTED,
             Values(
                 "padding",
                 "mask_zero",
@@ -215,7 +219,6 @@ LAYERS = (
                 instead="renumber the tokens so that 0 is padding",
             ),
             DTYPE,
-            NOT_COMPUTED,
             Ignored(("input_length",), "repeats what the data say"),
         ),
         packs=(Pack("table", "embeddings", "token feature"),),
@@ -230,8 +233,8 @@ LAYERS = (
             *_activation("activation", "activation", "linear"),
             Arg("bias", "use_bias", True),
             Inferred("features"),
-            DTYPE,
             NOT_COMPUTED,
+            DTYPE,
             DIM,
         ),
         packs=(Pack("kernel", "kernel", "input unit"), Pack("bias", "bias", "unit")),
@@ -241,33 +244,33 @@ LAYERS = (
     Counterpart(
         Dropout,
         "keras.layers.Dropout",
-        (Arg("rate", "rate"), Fixed("noise_shape", None, "it would drop whole rows", default=None), POLICY, NOT_COMPUTED),
+        (Arg("rate", "rate"), Fixed("noise_shape", None, "it would drop whole rows", default=None), NOT_COMPUTED, POLICY),
         positional=1,
     ),
     Counterpart(
         Masking,
         "keras.layers.Masking",
-        (Arg("value", "mask_value", 0.0, back=float), POLICY, NOT_COMPUTED),
+        (Arg("value", "mask_value", 0.0, back=float), NOT_COMPUTED, POLICY),
     ),
     Counterpart(
         Flatten,
         "keras.layers.Flatten",
-        (Fixed("data_format", "channels_last", default="channels_last"), POLICY, NOT_COMPUTED),
+        (Fixed("data_format", "channels_last", default="channels_last"), NOT_COMPUTED, POLICY),
     ),
     Counterpart(
         Activation,
         "keras.layers.Activation",
-        (*_activation("activation", "activation", REQUIRED), POLICY, NOT_COMPUTED),
+        (*_activation("activation", "activation", REQUIRED), NOT_COMPUTED, POLICY),
         positional=1,
     ),
     Counterpart(
         Concatenate,
         "keras.layers.Concatenate",
-        (Fixed("axis", -1, "batchmap joins along features only", default=-1), POLICY, NOT_COMPUTED),
+        (Fixed("axis", -1, "batchmap joins along features only", default=-1), NOT_COMPUTED, POLICY),
     ),
     Counterpart(
         TimeDistributed,
         "keras.layers.TimeDistributed",
-        (Wrap("layer", None, "keras.layers.TimeDistributed", "layer", neutral={}), POLICY, NOT_COMPUTED),
+        (Wrap("layer", None, "keras.layers.TimeDistributed", "layer", neutral={}), NOT_COMPUTED, POLICY),
     ),
 )

@@ -1,6 +1,7 @@
 """PyTorch."""
 
 from batchmap.frameworks.torch.layers import LAYERS
+from batchmap.frameworks.torch.words import BATCH, TERMS
 from batchmap.mapping.framework import Framework
 
 FRAMEWORK = Framework(
@@ -8,6 +9,9 @@ FRAMEWORK = Framework(
     title="PyTorch",
     needs="torch>=2.4",
     layers=LAYERS,
+    batch=BATCH,
+    terms=TERMS,
     imports={"torch.nn.": ("from torch import nn", "nn."), "torch.": ("import torch", "torch.")},
     package=__name__,
+    states="(layers directions) cases units",
 )

@@ -6,6 +6,7 @@ import linecache
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from batchmap.errors import MissingLibrary, Unsupported
@@ -15,8 +16,9 @@ from batchmap.mapping.conversion import choose, lift
 from batchmap.mapping.framework import Counterpart
 from batchmap.mapping.packs import pack, unpack
 from batchmap.mapping.rows import Ignored
-from batchmap.numbers.reference import Result, merge
+from batchmap.source.write import class_name
 from batchmap.spec.layers import Dense, Embedding, Layer, Recurrent
+from batchmap.spec.results import Result, merge
 
 Arrays = dict[str, Any]
 
@@ -94,11 +96,11 @@ def build(layer: Layer) -> Any:
 def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
     """Makes a live module from source that batchmap wrote, and sets its arrays; in evaluation mode.
 
-    text: a module as `source.write_model` writes it. arrays: name in the state_dict to array.
+    text: a module as `source.write_model` writes it. arrays: name in the state_dict to array. name: of the model.
     """
     torch = _torch()
     module = execute(text, f"<batchmap {name}>")
-    model = getattr(module, name)()
+    model = getattr(module, class_name(name))()
     model.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
     return model.eval()
 
@@ -110,6 +112,19 @@ def execute(text: str, filename: str) -> types.ModuleType:
     linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
     exec(compile(text, filename, "exec"), module.__dict__)
     return module
+
+
+def load(folder: Path) -> Any:
+    """Runs the model.py of a folder that `bm.port` wrote, and returns what its load() gives."""
+    _torch()
+    path = folder / "model.py"
+    return execute(path.read_text(), str(path)).load()
+
+
+def dtype(module: Any) -> str:
+    """The type that a module computes in."""
+    first = next(module.parameters(), None)
+    return "float32" if first is None else str(first.dtype).removeprefix("torch.")
 
 
 def run(module: Any, inputs: Sequence[Any]) -> list[Any]:

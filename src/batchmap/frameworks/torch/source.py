@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from batchmap.errors import Unsupported
 from batchmap.frameworks.torch.spelling import SPELLING
 from batchmap.mapping.calls import Call
-from batchmap.mapping.conversion import choose, lower
+from batchmap.mapping.conversion import choose
 from batchmap.mapping.packs import pack
 from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan
 from batchmap.source.cell import Recording, applied, record
@@ -30,7 +30,6 @@ from batchmap.spec.layers import (
     Recurrent,
     Step,
     TimeDistributed,
-    unstack,
 )
 from batchmap.spec.model import Node
 from batchmap.spec.parameters import Key
@@ -114,6 +113,20 @@ def write_model(plan: Plan, *, title: str, weights: str | None) -> str:
     title: first line of the module's docstring. weights: name of the safetensors file that stands beside it.
     """
     return _Writer(plan).text(title, weights)
+
+
+def describe(place: Place) -> str:
+    """What a layer that is no native one becomes, in a word or two."""
+    layer = _plain(place.layer)
+    if isinstance(layer, Recurrent):
+        return f"{_cell_name(layer)}({_Cell(layer, masked=place.node.mask is not None).sizes(layer)})"
+    if isinstance(layer, Activation):
+        return applied(layer.activation, "x", SPELLING)
+    if isinstance(layer, Masking):
+        return f"x != {layer.value:g}"
+    if isinstance(layer, Step):
+        return f"x[:, {layer.index}]"
+    return "x.flatten(1)" if isinstance(layer, Flatten) else "torch.cat(...)"
 
 
 def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:

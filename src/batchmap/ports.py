@@ -1,0 +1,309 @@
+"""Whole models carried over: read, planned, written or built, and proved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batchmap.errors import Ambiguous, BadValue, Mismatch, MissingLibrary, Unsupported
+from batchmap.files import folder, safetensors
+from batchmap.frameworks import get
+from batchmap.mapping.conversion import lower
+from batchmap.mapping.framework import Framework
+from batchmap.mapping.plan import NATIVE, Place, Plan, plan, split
+from batchmap.numbers.verify import Report, compare, probes, reference
+from batchmap.source.write import class_name, expression
+from batchmap.sources import Source, Weights, as_model, live_side, lone, owner, read_source, side_of, spoke
+from batchmap.spec.layers import Dense, Layer, Recurrent, TimeDistributed
+from batchmap.tables import columns
+
+FILES = ("model.py", "model.safetensors", "report.json", "README.md")
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Port:
+    """What a port did: how each layer was carried over, what was checked, what is worth knowing; prints as a table.
+
+    out: the folder that was written, or None. reports: one for each thing the port was compared with.
+    """
+
+    source: Source
+    plan: Plan
+    reports: tuple[Report, ...]
+    notes: tuple[str, ...]
+    out: Path | None = None
+    names: tuple[str, ...] = ()
+    text: str = field(default="", repr=False)
+
+    @property
+    def rows(self) -> tuple[tuple[str, str, str, str], ...]:
+        """One row a layer: its name, what it was, what it is, how."""
+        return tuple(_row(place, self.plan, self.source) for place in self.plan.places)
+
+    def __str__(self) -> str:
+        count = sum(array.size for arrays in self.source.weights.values() for array in arrays.values())
+        opening = (
+            f"{self.source.name}: {self.source.title}, {len(self.plan.places)} layers, {_grouped(count)} weights."
+        )
+        if self.source.live is None:
+            opening += f" {get(self.source.framework).title} was not needed to read it."
+        header = ("layer", get(self.source.framework).title, self.plan.framework.title, "how")
+        lines = [opening, "", *columns((header, *self.rows)), ""]
+        if self.reports:
+            checked = [("checked", "against", "cases x time", "furthest off")]
+            checked += [row for report in self.reports for row in _checked(report)]
+            lines += [*columns(checked), ""]
+        lines += [f"  {note}" for note in self.notes]
+        if self.out is not None:
+            lines.append(f"Wrote {self.out}/: {', '.join(self.names)}")
+        return "\n".join(lines)
+
+    def json(self) -> dict[str, Any]:
+        """The port as plain data: what stands in report.json."""
+        from batchmap import __version__
+
+        return {
+            "batchmap": __version__,
+            "source": {
+                "name": self.source.name,
+                "made_by": self.source.title,
+                "weights": {
+                    f"{node}/{name}": list(array.shape)
+                    for node, arrays in self.source.weights.items()
+                    for name, array in arrays.items()
+                },
+            },
+            "target": {"framework": self.plan.framework.name, "version": self.plan.framework.version},
+            "model": repr(self.source.model),
+            "layers": [
+                {"layer": row[0], "from": row[1], "to": row[2], "how": row[3], "why": place.why, "notes": list(place.notes)}
+                for row, place in zip(self.rows, self.plan.places, strict=True)
+            ],
+            "padding": self.plan.padding,
+            "losses": list(self.plan.losses),
+            "notes": list(self.notes),
+            "checked": [report.json() for report in self.reports],
+        }
+
+
+def port(
+    source: Any,
+    framework: str,
+    *,
+    out: str | Path | None = None,
+    weights: str | Path | Mapping[str, Any] | None = None,
+    native_only: bool = False,
+    padding: str = "right",
+    allow: Sequence[str] = (),
+    name: str = "",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Any:
+    """Carries a model over into another framework, weights and all, and proves that it computes the same.
+
+    source: a live layer or model, a Keras file (.h5, .keras), an architecture (.json) with `weights`, or a spec
+    `Model` with `weights`. out: a folder to write model.py, model.safetensors, report.json and README.md to;
+    the result is then a `Port`. Without it the result is the live object.
+    native_only: refuse what the framework's own layers cannot hold, instead of spelling the cell out.
+    padding: "right", which the emitted source checks, or "any", which is slower. allow: fields that may be lost
+    ("carried_state"); each stands in the report. name: of the model. overwrite: an earlier port in `out` may go.
+    progress: called with a sentence at each step.
+    Raises Unsupported where no exact port exists, BadFile for a damaged or foreign file, Mismatch where the result
+    does not compute the same; nothing is written then.
+    """
+    tell = progress or (lambda text: None)
+    if padding not in ("right", "any"):
+        raise BadValue(f'padding must be "right" or "any", not {padding!r}', field="padding", value=padding)
+    target = spoke(framework)
+    if out is not None:
+        folder.check(out, FILES, overwrite)
+    tell("reading")
+    alone = lone(source)
+    if alone is not None and out is None:
+        return _port_lone(*alone, target, native_only)
+    found = read_source(source, weights=weights, name=name)
+    tell("planning")
+    planned, arrays = _planned(found, target, native_only, padding, tuple(allow))
+    writer = target.module("source")
+    title = f"{class_name(found.model.name)}, ported from {found.name} ({found.title}) by batchmap"
+    title += "." if out is None else "; report.json says what was checked."
+    text = writer.write_model(planned, title=title, weights="model.safetensors" if out is not None else None)
+    native = writer.native_arrays(planned, arrays)
+    tell("checking")
+    live, reports, notes = _prove(found, planned, text, native, needed=out is None)
+    notes = (*planned.losses, *notes, *_padding_note(planned))
+    result = Port(found, planned, reports, notes, text=text)
+    if out is None:
+        return live
+    tell("writing")
+    result = replace(result, out=Path(out), names=FILES)
+    contents = {
+        "model.py": text.encode(),
+        "model.safetensors": safetensors.encode(native),
+        "report.json": (json.dumps(result.json(), indent=2) + "\n").encode(),
+        "README.md": _readme(found, target).encode(),
+    }
+    folder.write(out, contents, overwrite)
+    return result
+
+
+def weights(source: Any, framework: str, *, weights: str | Path | Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The arrays of a model under the names that another framework gives them; no framework is needed for a file.
+
+    source, weights: as for `port`. Returns native name to NumPy array, in the layout that `port` would write.
+    """
+    target = spoke(framework)
+    found = read_source(source, weights=weights)
+    planned, arrays = _planned(found, target, False, "right", ("carried_state",))
+    native: dict[str, Any] = target.module("source").native_arrays(planned, arrays)
+    return native
+
+
+def verify(right: Any, other: Any, *, padding: str = "right", tolerance: float | None = None) -> Report:
+    """Says whether two models compute the same, and if not where, how far off, and which mistake explains it.
+
+    right, other: live models, Keras files, or folders that `port` wrote (whose model.py is run). The first one is
+    taken to be right and has to be readable as a model. The report is true when both agree.
+    """
+    found = read_source(right)
+    side = side_of(other)
+    return compare(found.side, side, probes(found.model, holes=padding == "any"), tolerance=tolerance)
+
+
+def _planned(
+    found: Source, target: Framework, native_only: bool, padding: str, allow: tuple[str, ...]
+) -> tuple[Plan, Weights]:
+    model, arrays = split(found.model, found.weights, target, padding)
+    return plan(model, target, native_only=native_only, padding=padding, allow=allow), arrays
+
+
+def _prove(
+    found: Source, planned: Plan, text: str, native: Mapping[str, Any], needed: bool
+) -> tuple[Any, tuple[Report, ...], tuple[str, ...]]:
+    """Runs what was written and compares it with the reference, and with the live source where there is one."""
+    target = planned.framework
+    try:
+        live = target.module("live").restore(text, native, found.model.name)
+    except MissingLibrary:
+        if needed:
+            raise
+        note = f"{target.title} is not installed here, so nothing was run; batchmap verify compares it where it is."
+        return None, (), (note,)
+    side = live_side(live, target.name, target.title)
+    trials = probes(found.model, holes=planned.padding == "any")
+    sides = [reference(found.model, found.weights)]
+    if found.live is not None:
+        sides.append(found.side)
+    reports = tuple(compare(right, side, trials) for right in sides)
+    for report in reports:
+        if not report:
+            raise Mismatch(
+                f"the port of {found.name} to {target.title} does not compute the same",
+                str(report),
+                "nothing was written; please report this with the model",
+                report=report,
+            )
+    return live, reports, ()
+
+
+def _padding_note(planned: Plan) -> tuple[str, ...]:
+    """What the port assumes of padding, where the source did not."""
+    native = [place for place in planned.places if place.node.mask is not None and place.how == NATIVE]
+    if not native or planned.framework.module("source").HOLES:
+        return ()
+    return (
+        "Padding must be on the right of each case, and no case may be empty; model.py raises otherwise.",
+        "The source would also accept it elsewhere: padding=\"any\" (--padding any) writes a slower form that does too.",
+    )
+
+
+def _port_lone(layer: Layer, arrays: Any, source: Any, target: Framework, native_only: bool) -> Any:
+    """A lone layer becomes the lone native layer, whose own return contract stands; else a spelled-out model."""
+    assert isinstance(layer, Recurrent)
+    if arrays is None:
+        raise Ambiguous(
+            f"{type(source).__name__} has no weights yet",
+            instead="build it first, by calling it once or by layer.build(shape)",
+            field="weights",
+        )
+    live = target.module("live")
+    try:
+        lower(layer, target)
+    except Unsupported:
+        if native_only:
+            raise
+        model, stored = as_model(layer, arrays, layer.kind.lower())
+        return port(Source(model.name, "batchmap", owner(source).name, model, stored), target.name)
+    module = live.build(layer)
+    live.assign(module, layer, arrays)
+    _prove_lone(layer, arrays, target)
+    return module
+
+
+def _prove_lone(layer: Recurrent, arrays: Mapping[str, Any], target: Framework) -> None:
+    """Compares the native layer with the reference: two sizes, states that are not zero."""
+    from batchmap.numbers.reference import run_layer
+
+    tolerance = 1e-10 if layer.dtype == "float64" else 1e-5
+    rng = np.random.default_rng(0)
+    for cases, time in ((3, 7), (2, 11)):
+        frame = (cases, time) if layer.cases_first else (time, cases)
+        x = rng.normal(size=(*frame, layer.features or 1))
+        initial = {
+            f"{index}.{way}.{state}": rng.normal(size=(cases, layer.units if state == "c" else layer.state_size))
+            for index in range(layer.layers)
+            for way in layer.directions
+            for state in layer.states
+        }
+        right = run_layer(layer, arrays, x, initial=initial)
+        other = target.module("live").run_layer(layer, arrays, x, initial=initial)
+        pairs = [(right.output, other.output), *((right.states[key], other.states[key]) for key in right.states)]
+        off = max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
+        if not off <= tolerance:
+            raise Mismatch(f"{layer!r} in {target.title} is {off:.1e} off the reference at {cases} x {time}", report=None)
+
+
+def _row(place: Place, planned: Plan, source: Source) -> tuple[str, str, str, str]:
+    layer = place.layer
+    plain = layer.layer if isinstance(layer, TimeDistributed) else layer
+    origin = get(source.framework)
+    try:
+        was = expression(lower(layer, origin).call, origin, width=10_000)
+    except Unsupported:
+        was = repr(layer)
+    for prefix in ("layers.", "keras.", "nn."):
+        was = was.replace(prefix, "")
+    if place.call is None:
+        now = planned.framework.module("source").describe(place)
+    else:
+        now = expression(place.call, planned.framework, width=10_000)
+        activation = getattr(plain, "activation", None)
+        if isinstance(plain, Dense) and activation is not None and activation.kind != "linear" and "activation" not in place.call.arguments:
+            now += f", {activation}"
+    how = place.how
+    if place.how == NATIVE and place.node.mask is not None and not planned.framework.module("source").HOLES:
+        how += ", packed by length"
+    return (place.node.name, was, now, how)
+
+
+def _checked(report: Report) -> list[tuple[str, str, str, str]]:
+    return [(row.what, row.against, row.sizes, f"{row.off:.1e}   ({row.dtype})") for row in report.checked]
+
+
+def _grouped(count: int) -> str:
+    return f"{count:,}".replace(",", " ")
+
+
+def _readme(found: Source, target: Framework) -> str:
+    name = class_name(found.model.name)
+    return (
+        f"# {name}\n\nPorted from `{found.name}` ({found.title}) to {target.title} by batchmap.\n\n"
+        "```python\nfrom model import load\n\nmodel = load()\n```\n\n"
+        "`report.json` says what was read, assumed and checked.\n"
+    )

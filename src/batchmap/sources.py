@@ -1,0 +1,203 @@
+"""Where models come from: live objects, files, ports already written; and how each is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from batchmap import files
+from batchmap.errors import Ambiguous, BadFile, BadValue, Unsupported
+from batchmap.frameworks import get
+from batchmap.mapping.framework import Framework
+from batchmap.mapping.packs import check
+from batchmap.numbers.verify import Side, reference
+from batchmap.source.write import identifier
+from batchmap.spec.layers import Layer, Recurrent
+from batchmap.spec.model import Input, Model, Node
+
+SPOKES = ("keras", "tensorflow", "torch")
+Weights = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that was read, wherever it came from.
+
+    title: as people call what it came from ("Keras 2.0.8", "PyTorch 2.15.0"). framework: name of its spoke.
+    live: the live object, where there is one.
+    """
+
+    name: str
+    title: str
+    framework: str
+    model: Model
+    weights: Weights
+    live: Any = None
+
+    @property
+    def side(self) -> Side:
+        """The source as one side of a comparison: the live object, else the float64 reference."""
+        if self.live is None:
+            return replace(reference(self.model, self.weights), name=self.name)
+        return live_side(self.live, self.framework, self.name, self.model, self.weights)
+
+
+def read_source(
+    source: Any, *, weights: str | Path | Mapping[str, Any] | None = None, name: str = ""
+) -> Source:
+    """Reads whatever `port` takes as a model with its weights."""
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, Model):
+        if not isinstance(weights, Mapping):
+            raise Ambiguous(
+                f'model "{source.name}" comes without its arrays', instead="give weights={layer: {name: array}}", field="weights"
+            )
+        for node in source.nodes:
+            check(node.layer, weights.get(node.name, {}))
+        return Source(source.name, "batchmap", "keras", source, weights)
+    if isinstance(source, (str, Path)):
+        return _read_file(Path(source), weights, name)
+    framework = owner(source)
+    live = framework.module("live")
+    alone = lone(source)
+    if alone is not None:
+        layer, arrays, _ = alone
+        model, stored = as_model(layer, arrays or {}, name or type(source).__name__.lower())
+    else:
+        model, stored = live.read_model(source)
+    if name:
+        model = replace(model, name=name)
+    return Source(model.name, f"{framework.title} {framework.version}", framework.name, model, stored, source)
+
+
+def _read_file(path: Path, weights: str | Path | Mapping[str, Any] | None, name: str) -> Source:
+    from batchmap.frameworks.keras import config as keras
+
+    if path.is_dir() and (path / "report.json").is_file():
+        raise BadValue(
+            f"{path} is a port, and a port is not read back",
+            instead="port the file it came from; bm.verify(file, folder) compares the two",
+            field="source",
+            value=str(path),
+        )
+    config = None
+    if weights is not None:
+        if isinstance(weights, Mapping):
+            raise BadValue("weights of a file are a file too", field="weights")
+        config = files.read_config(path)
+        archive = files.read(weights, config)
+    else:
+        archive = files.read(path)
+    if archive.config is None and config is None:
+        raise BadFile(
+            f"{path}: it holds weights only",
+            instead="give the architecture first: bm.port('architecture.json', framework, weights='weights.h5')",
+            path=str(path),
+        )
+    architecture = config if archive.config is None else archive.config
+    try:
+        model, stored = keras.read_model(dict(architecture or {}), archive.weights, archive.made_by.partition(" ")[2])
+    except BadValue as error:
+        raise BadFile(f"{path}: {error.what}", error.because, error.instead, path=str(path)) from error
+    model = replace(model, name=name or _model_name(model.name, path))
+    return Source(path.name, archive.made_by, "keras", model, stored)
+
+
+def _model_name(name: str, path: Path) -> str:
+    """The model's own name, or that of its file where Keras made one up."""
+    plain = name.rstrip("0123456789_")
+    return identifier(path.stem.split(".")[0], "model") if plain in ("sequential", "functional", "model", "") else name
+
+
+def side_of(other: Any) -> Side:
+    """The other side of a comparison."""
+    if isinstance(other, (str, Path)):
+        path = Path(other)
+        if not path.is_dir():
+            return read_source(path).side
+        live, framework = _load_port(path)
+        return live_side(live, framework, path.name)
+    framework = owner(other)
+    return live_side(other, framework.name, type(other).__name__)
+
+
+def _load_port(path: Path) -> tuple[Any, str]:
+    """Runs the model.py of a port and loads its weights."""
+    for name in ("model.py", "report.json"):
+        if not (path / name).is_file():
+            raise BadFile(
+                f"{path}: there is no {name}, so this is no port", instead="give a folder that batchmap port wrote", path=str(path)
+            )
+    try:
+        report = json.loads((path / "report.json").read_text())
+        framework = spoke(report["target"]["framework"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"{path}/report.json: it is damaged", instead="port the file again", path=str(path)) from error
+    live = framework.module("live").load(path)
+    return live, framework.name
+
+
+def live_side(
+    live: Any, framework: str, name: str, model: Model | None = None, weights: Weights | None = None
+) -> Side:
+    spoke = get(framework).module("live")
+
+    def run(inputs: Mapping[str, Any]) -> list[Any]:
+        found: list[Any] = spoke.run(live, list(inputs.values()))
+        return found
+
+    def trace(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = spoke.trace(live, list(inputs.values()))
+        return found
+
+    return Side(name=name, run=run, trace=trace, model=model, weights=weights, dtype=spoke.dtype(live))
+
+
+def spoke(framework: str) -> Framework:
+    target = get(framework)
+    if not target.package:
+        raise Unsupported(
+            f"{target.title} has batch words only",
+            "batchmap has no layers for it",
+            f"one of {', '.join(SPOKES)}",
+            framework=framework,
+            field="framework",
+        )
+    return target
+
+
+def owner(thing: Any) -> Framework:
+    for name in SPOKES:
+        framework = get(name)
+        if framework.module("live").owns(thing):
+            return framework
+    raise BadValue(
+        f"{type(thing).__name__} is no model that batchmap can read",
+        instead="give a live Keras or PyTorch model, a Keras file, or a folder that batchmap port wrote",
+        field="source",
+        value=thing,
+    )
+
+
+def lone(source: Any) -> tuple[Layer, Any, Any] | None:
+    """A live recurrent layer that stands alone: its layer, its arrays (None before it is built), itself."""
+    if isinstance(source, (str, Path, Model, Source)):
+        return None
+    live = owner(source).module("live")
+    try:
+        layer, arrays = live.read_layer(source)
+    except (Unsupported, LookupError, Ambiguous):
+        return None
+    return (layer, arrays, source) if isinstance(layer, Recurrent) else None
+
+
+def as_model(layer: Layer, arrays: Mapping[str, Any], name: str) -> tuple[Model, dict[str, Any]]:
+    assert isinstance(layer, Recurrent)
+    frame = ("cases", "time") if layer.cases_first else ("time", "cases")
+    entry = Input("x", (*frame, "features"), (None, None, layer.features), layer.dtype)
+    node = Node("layer", replace(layer, returned_state=False), ("x",))
+    return Model(name, (entry,), (node,), ("layer",)), {"layer": arrays}

@@ -1,0 +1,360 @@
+"""Spec, text and arguments of one framework into those of another; nothing here needs a framework installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from batchmap.errors import Ambiguous, BadValue, Unsupported, unknown
+from batchmap.frameworks import get
+from batchmap.mapping.calls import Call
+from batchmap.mapping.conversion import choose, gather, lift, lower, scatter
+from batchmap.mapping.framework import Framework
+from batchmap.mapping.rows import Site
+from batchmap.source.scan import scan
+from batchmap.source.write import expression
+from batchmap.spec.batch import Batch
+from batchmap.spec.layers import Layer, Recurrent, unstack
+from batchmap.spec.model import Model
+from batchmap.spec.shapes import Axis, Shape, Shapes, layer_shapes
+
+LITTLE = (None, 1)  # values that a batch word has when nobody speaks of it
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What was read where both a layer and a batch were described."""
+
+    layer: Layer
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A spec in the words of one framework; prints as text to copy, then what changed meaning.
+
+    parts: place ("layer", "DataLoader", "fit", …) to its text. arguments: place to native arguments.
+    notes: sentences on what changed meaning. left_out: canonical words that the framework leaves to its caller;
+    giving them back when reading the text restores the spec.
+    """
+
+    spec: Layer | Batch | Spec
+    framework: str
+    parts: Mapping[str, str]
+    arguments: Mapping[str, Mapping[str, Any]]
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The translation alone, without the notes."""
+        return ", ".join(self.parts.values())
+
+    def __str__(self) -> str:
+        return "\n".join([self.text, *(f"  {_sentence(note)}" for note in self.notes)])
+
+    __repr__ = __str__
+
+    def json(self) -> dict[str, Any]:
+        """The translation as plain data."""
+        return {
+            "framework": self.framework,
+            "spec": repr(self.spec),
+            "parts": dict(self.parts),
+            "notes": list(self.notes),
+            "left_out": dict(self.left_out),
+        }
+
+
+def read(source: Any, framework: str, *, version: str = "", **known: Any) -> Layer | Batch | Spec | Model:
+    """Reads what another framework says as a spec: source text, words, a configuration, or a live object.
+
+    source: text with one layer in it, a dict of words ({"batch_size": 20, "num_steps": 35}), a Keras
+    configuration, or a live layer or model. Text is parsed and never executed.
+    version: of the framework, where meanings changed ("2.11" for Keras 2). known: words that the text leaves out,
+    for example features=8.
+    Raises UnknownWord for a word without a row, Ambiguous where more has to be said.
+
+    >>> read("LSTM(64, return_sequences=True)", "keras", features=8)
+    LSTM(features=8, units=64)
+    >>> read({"train_batch_size": 512, "gradient_accumulation_steps": 4}, "deepspeed", replicas=8).cases_per_replica
+    16
+    """
+    target = get(framework)
+    if isinstance(source, str):
+        return lift(scan(source, target), target, version, known)
+    if isinstance(source, Call):
+        return lift(source, target, version, known)
+    if isinstance(source, Mapping):
+        return _read_words(source, target, version, known)
+    if target.package and target.module("live").owns(source):
+        return _read_live(source, target)
+    raise BadValue(
+        f"{target.title} cannot read {type(source).__name__}",
+        instead="give source text, a dict of words, a configuration, or a live layer or model of that framework",
+        field="source",
+        value=source,
+    )
+
+
+def translate(source: Any, origin: str, framework: str, *, version: str = "", **known: Any) -> Translation:
+    """Says in one framework what was said in another.
+
+    source, version, known: as for `read`. Raises Unsupported where the other framework has no exact counterpart.
+
+    >>> print(translate("LSTM(64, return_sequences=True)", "keras", "torch", features=8))
+    nn.LSTM(8, 64, batch_first=True)
+    """
+    spec = read(source, origin, version=version, **known)
+    if isinstance(spec, Model):
+        raise Ambiguous(
+            "this is a model of several layers", instead="bm.port(model, framework) carries models over", field="source"
+        )
+    return say(spec, framework)
+
+
+def say(spec: Layer | Batch | Spec, framework: str) -> Translation:
+    """Puts a spec into the words of a framework."""
+    target = get(framework)
+    layer = spec.layer if isinstance(spec, Spec) else spec if isinstance(spec, Layer) else None
+    batch = spec.batch if isinstance(spec, Spec) else spec if isinstance(spec, Batch) else None
+    parts: dict[str, str] = {}
+    notes: list[str] = []
+    left_out: dict[str, Any] = {}
+    places: dict[str, Mapping[str, Any]] = {}
+    if batch is not None:
+        native, site = _lower_batch(batch, target)
+        notes += site.notes
+        left_out |= {word: value for word, value in site.left_out.items() if value not in LITTLE}
+        for place, arguments in native.items():
+            if place == "input":
+                continue
+            places[place] = arguments
+            inside = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+            parts[place] = f"{place}({inside})" if place.isidentifier() or "." in place else inside
+    if layer is not None:
+        lowered = lower(layer, target)
+        places["layer"] = lowered.call.arguments
+        parts["layer"] = expression(lowered.call, target)
+        notes += lowered.notes
+        left_out |= lowered.left_out
+        if batch is not None and isinstance(layer, Recurrent):
+            x = layer_shapes(layer, batch)["x"]
+            places["input"] = dict(x.axes)
+            parts["input"] = f"x: [{', '.join('?' if size is None else str(size) for size in x.sizes)}]"
+    if not parts:
+        raise Unsupported(
+            f"{target.title} has no word for {batch!r}",
+            "; ".join(notes),
+            framework=framework,
+            field="batch",
+            value=batch,
+        )
+    return Translation(spec, framework, parts, places, tuple(dict.fromkeys(notes)), left_out)
+
+
+def arguments(layer: Layer, framework: str, batch: Batch | None = None) -> dict[str, dict[str, Any]]:
+    """The native arguments of a layer and a batch, by the place they go to.
+
+    Returns "layer" (constructor), "input" and "state" (axes and sizes), and the places of batch words.
+
+    >>> from batchmap.spec.layers import LSTM
+    >>> arguments(LSTM(features=8, units=64), "torch", Batch(cases=32, sequence_length=20))["layer"]
+    {'input_size': 8, 'hidden_size': 64, 'batch_first': True}
+    """
+    target = get(framework)
+    places: dict[str, dict[str, Any]] = {"layer": dict(lower(layer, target).call.arguments)}
+    if isinstance(layer, Recurrent):
+        found = shapes(layer, batch, framework)
+        places["input"] = dict(found["x"].axes)
+        places["state"] = {name: dict(found[name].axes) for name in layer.states}
+    if batch is not None:
+        native, _ = _lower_batch(batch, target)
+        for place, values in native.items():
+            places.setdefault(place, {}).update(values)
+    return places
+
+
+def shapes(layer: Recurrent, batch: Batch | None = None, framework: str | None = None) -> Shapes:
+    """Predicts the shape of input, output, states and weights by named axes.
+
+    framework: gives that framework's axis order and array names; canonical ones when left out.
+
+    >>> from batchmap.spec.layers import LSTM
+    >>> shapes(LSTM(features=3, units=5, layers=2), Batch(cases=4, sequence_length=7), "torch")["h"].sizes
+    (2, 4, 5)
+    """
+    canonical = layer_shapes(layer, batch)
+    if framework is None:
+        return canonical
+    target = get(framework)
+    choose(layer, target)
+    cases = canonical["h"].axes[2]
+    tensors = {name: shape for name, shape in canonical.items() if name == "x" or name.startswith("y")}
+    joined = "(" in target.states
+    for state in layer.states:
+        units = canonical[state].axes[-1]
+        count = layer.layers * len(layer.directions)
+        if joined:
+            stack: Axis = ("layers . directions", count)
+            tensors[state] = Shape((stack, cases, units), "cases are not first here" if layer.cases_first else "")
+        else:
+            note = f"one for each of {count} layers and directions" if count > 1 else ""
+            tensors[state] = Shape((cases, units), note)
+    if layer.features is not None:
+        tensors |= _native_weights(layer, target)
+    return Shapes(tensors)
+
+
+def write(layer: Layer | Model, framework: str, batch: Batch | None = None) -> str:
+    """Writes runnable source, in the idiom of a framework, that does not import batchmap.
+
+    layer: a recurrent layer, or a model. batch: gives the sizes of the input that the source makes.
+
+    >>> from batchmap.spec.layers import GRU
+    >>> print(write(GRU(features=8, units=64, layers=2), "torch"), end="")
+    from torch import nn
+    <BLANKLINE>
+    gru = nn.GRU(8, 64, num_layers=2, batch_first=True)
+    """
+    target = get(framework)
+    _check_package(target)
+    if isinstance(layer, Model):
+        from batchmap.mapping.plan import plan, split
+
+        model, _ = split(layer, {}, target)
+        text: str = target.module("source").write_model(plan(model, target), title=layer.name, weights=None)
+        return text
+    if not isinstance(layer, Recurrent):
+        call = lower(layer, target).call
+        from batchmap.source.write import imports, module, targets
+
+        name = type(layer).__name__.lower()
+        return module("", imports(targets(call), target), [f"{name} = {expression(call, target, used=len(name) + 3)}"])
+    text = target.module("source").write_layer(layer, batch)
+    return text
+
+
+def build(layer: Layer | Model, framework: str) -> Any:
+    """Builds the live object; its weights are the framework's own random ones.
+
+    Raises MissingLibrary where the framework is not installed.
+    """
+    target = get(framework)
+    _check_package(target)
+    if isinstance(layer, Model):
+        raise Ambiguous(
+            "a model is built from its source and its weights",
+            instead="bm.write(model, framework), or bm.port",
+            field="layer",
+        )
+    return target.module("live").build(layer)
+
+
+def _check_package(target: Framework) -> None:
+    if not target.package:
+        raise Unsupported(
+            f"{target.title} has batch words only",
+            "batchmap has no layers for it",
+            framework=target.name,
+            field="layer",
+        )
+
+
+def _lower_batch(batch: Batch, target: Framework) -> tuple[dict[str, dict[str, Any]], Site]:
+    """Native batch arguments by the place they belong to."""
+    if not target.batch:
+        raise Unsupported(f"{target.title} has no batch words", framework=target.name, field="batch")
+    site = Site(target.name, target.title)
+    places = {name: getattr(row, "of", "") for row in target.batch for name in row.natives}
+    native: dict[str, dict[str, Any]] = {}
+    for name, value in gather(target.batch, batch, site).items():
+        if value is not None:
+            native.setdefault(places[name], {})[name] = value
+    return native, site
+
+
+def _read_words(source: Mapping[str, Any], target: Framework, version: str, known: Mapping[str, Any]) -> Any:
+    if "class_name" in source:
+        return _read_config(source, target, version, known)
+    words = dict(source)
+    script = {name: words.pop(name) for name in list(words) if name in target.script_words}
+    layer = target.script(script) if script and target.script else None
+    natives = {name for row in target.batch for name in row.natives}
+    strange = [name for name in words if name not in natives]
+    if strange:
+        raise unknown(strange[0], f"batch word of {target.title}", [*natives, *target.script_words])
+    batch = None
+    if words or layer is None:
+        site = Site(target.name, target.title, known=known)
+        lifted = scatter(target.batch, words, site, version)
+        given = {word: value for word, value in lifted.items() if value is not None}
+        for word, value in known.items():
+            if given.get(word, value) != value and given[word] not in LITTLE:
+                raise Ambiguous(
+                    f"{word}={value!r} was given, and {target.title} says {given[word]!r}", field=word
+                )
+        batch = Batch(**{**given, **known})
+    if layer is None:
+        return batch
+    return layer if batch is None else Spec(layer, batch)
+
+
+def _read_config(source: Mapping[str, Any], target: Framework, version: str, known: Mapping[str, Any]) -> Any:
+    config = target.module("config")
+    return config.read_layer(dict(source), version, known)
+
+
+def _read_live(source: Any, target: Framework) -> Any:
+    live = target.module("live")
+    try:
+        layer, _ = live.read_layer(source)
+    except (Unsupported, LookupError):
+        model, _ = live.read_model(source)
+        return model
+    return layer
+
+
+def _native_weights(layer: Recurrent, target: Framework) -> dict[str, Shape]:
+    """Shapes of the native arrays, with the axes that their packs name."""
+    import numpy as np
+
+    from batchmap.mapping.packs import pack
+    from batchmap.spec.parameters import parameters
+
+    counterpart, _ = choose(layer, target)
+    found: dict[str, Shape] = {}
+    parts = unstack(layer) if counterpart.repeat and layer.layers > 1 else (layer,)
+    patterns = {
+        name.split("{")[0]: entry.pattern for entry in counterpart.packs for name in (entry.native, entry.plus)
+    }
+    for index, part in enumerate(parts):
+        arrays = {key: np.zeros([size for _, size in axes]) for key, axes in parameters(part).items()}
+        for name, array in pack(counterpart, replace(part, forget_offset=0.0) if hasattr(part, "forget_offset") else part, arrays).items():
+            pattern = next((text for start, text in patterns.items() if start and name.startswith(start)), "")
+            axes = _axis_names(pattern, array.ndim)
+            label = f"{index}/{name}" if len(parts) > 1 else name
+            found[label] = Shape(tuple(zip(axes, array.shape, strict=True)))
+    return found
+
+
+def _axis_names(pattern: str, count: int) -> list[str]:
+    names, inside = [], ""
+    for word in pattern.replace("(", "( ").replace(")", " )").split():
+        if word == "(":
+            inside = "("
+        elif word == ")":
+            names.append(inside.strip("(").strip())
+            inside = ""
+        elif inside:
+            inside += (" . " if inside != "(" else "") + word
+        else:
+            names.append(word)
+    return names if len(names) == count else [f"axis {k}" for k in range(count)]
+
+
+def _sentence(note: str) -> str:
+    return note if note.endswith((".", "?", "!")) else note + "."
+
+
