@@ -21,8 +21,8 @@ from batchmap.errors import (
 )
 
 if TYPE_CHECKING:
+    from batchmap.catalog import Support, explain, support
     from batchmap.ports import Port, port, verify, weights
-    from batchmap.transfers import Transfer, transfer
     from batchmap.spec.batch import Batch
     from batchmap.spec.formulas import Formula
     from batchmap.spec.layers import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         TimeDistributed,
     )
     from batchmap.spec.model import Input, Model, Node, sequential
-    from batchmap.catalog import Support, explain, support
+    from batchmap.transfers import Transfer, transfer
     from batchmap.translations import Spec, Translation, arguments, build, read, shapes, translate, write
 
 __version__ = "0.1.0"

@@ -48,9 +48,7 @@ class Port:
 
     def __str__(self) -> str:
         count = sum(array.size for arrays in self.source.weights.values() for array in arrays.values())
-        opening = (
-            f"{self.source.name}: {self.source.title}, {len(self.plan.places)} layers, {_grouped(count)} weights."
-        )
+        opening = f"{self.source.name}: {self.source.title}, {len(self.plan.places)} layers, {_grouped(count)} weights."
         if self.source.live is None:
             opening += f" {get(self.source.framework).title} was not needed to read it."
         header = ("layer", get(self.source.framework).title, self.plan.framework.title, "how")
@@ -82,7 +80,14 @@ class Port:
             "target": {"framework": self.plan.framework.name, "version": self.plan.framework.version},
             "model": repr(self.source.model),
             "layers": [
-                {"layer": row[0], "from": row[1], "to": row[2], "how": row[3], "why": place.why, "notes": list(place.notes)}
+                {
+                    "layer": row[0],
+                    "from": row[1],
+                    "to": row[2],
+                    "how": row[3],
+                    "why": place.why,
+                    "notes": list(place.notes),
+                }
                 for row, place in zip(self.rows, self.plan.places, strict=True)
             ],
             "padding": self.plan.padding,
@@ -153,7 +158,9 @@ def port(
     return result
 
 
-def weights(source: Any, framework: str, *, weights: str | Path | Mapping[str, Any] | None = None) -> dict[str, Any]:
+def weights(
+    source: Any, framework: str, *, weights: str | Path | Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The arrays of a model under the names that another framework gives them; no framework is needed for a file.
 
     source, weights: as for `port`. Returns native name to NumPy array, in the layout that `port` would write.
@@ -219,7 +226,7 @@ def _padding_note(planned: Plan) -> tuple[str, ...]:
         return ()
     return (
         "Padding must be on the right of each case, and no case may be empty; model.py raises otherwise.",
-        "The source would also accept it elsewhere: padding=\"any\" (--padding any) writes a slower form that does too.",
+        'The source would also accept it elsewhere: padding="any" (--padding any) writes a slower form that does too.',
     )
 
 
@@ -256,17 +263,24 @@ def _prove_lone(layer: Recurrent, arrays: Mapping[str, Any], target: Framework) 
         frame = (cases, time) if layer.cases_first else (time, cases)
         x = rng.normal(size=(*frame, layer.features or 1))
         initial = {
-            f"{index}.{way}.{state}": rng.normal(size=(cases, layer.units if state == "c" else layer.state_size))
+            f"{index}.{way}.{state}": rng.normal(
+                size=(cases, layer.units if state == "c" else layer.state_size)
+            )
             for index in range(layer.layers)
             for way in layer.directions
             for state in layer.states
         }
         right = run_layer(layer, arrays, x, initial=initial)
         other = target.module("live").run_layer(layer, arrays, x, initial=initial)
-        pairs = [(right.output, other.output), *((right.states[key], other.states[key]) for key in right.states)]
+        pairs = [
+            (right.output, other.output),
+            *((right.states[key], other.states[key]) for key in right.states),
+        ]
         off = max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
         if not off <= tolerance:
-            raise Mismatch(f"{layer!r} in {target.title} is {off:.1e} off the reference at {cases} x {time}", report=None)
+            raise Mismatch(
+                f"{layer!r} in {target.title} is {off:.1e} off the reference at {cases} x {time}", report=None
+            )
 
 
 def _row(place: Place, planned: Plan, source: Source) -> tuple[str, str, str, str]:
@@ -284,7 +298,12 @@ def _row(place: Place, planned: Plan, source: Source) -> tuple[str, str, str, st
     else:
         now = expression(place.call, planned.framework, width=10_000)
         activation = getattr(plain, "activation", None)
-        if isinstance(plain, Dense) and activation is not None and activation.kind != "linear" and "activation" not in place.call.arguments:
+        if (
+            isinstance(plain, Dense)
+            and activation is not None
+            and activation.kind != "linear"
+            and "activation" not in place.call.arguments
+        ):
             now += f", {activation}"
     how = place.how
     if place.how == NATIVE and place.node.mask is not None and not planned.framework.module("source").HOLES:

@@ -54,7 +54,9 @@ def read_source(
     if isinstance(source, Model):
         if not isinstance(weights, Mapping):
             raise Ambiguous(
-                f'model "{source.name}" comes without its arrays', instead="give weights={layer: {name: array}}", field="weights"
+                f'model "{source.name}" comes without its arrays',
+                instead="give weights={layer: {name: array}}",
+                field="weights",
             )
         for node in source.nodes:
             check(node.layer, weights.get(node.name, {}))
@@ -100,7 +102,9 @@ def _read_file(path: Path, weights: str | Path | Mapping[str, Any] | None, name:
         )
     architecture = config if archive.config is None else archive.config
     try:
-        model, stored = keras.read_model(dict(architecture or {}), archive.weights, archive.made_by.partition(" ")[2])
+        model, stored = keras.read_model(
+            dict(architecture or {}), archive.weights, archive.made_by.partition(" ")[2]
+        )
     except BadValue as error:
         raise BadFile(f"{path}: {error.what}", error.because, error.instead, path=str(path)) from error
     model = replace(model, name=name or _model_name(model.name, path))
@@ -110,7 +114,11 @@ def _read_file(path: Path, weights: str | Path | Mapping[str, Any] | None, name:
 def _model_name(name: str, path: Path) -> str:
     """The model's own name, or that of its file where Keras made one up."""
     plain = name.rstrip("0123456789_")
-    return identifier(path.stem.split(".")[0], "model") if plain in ("sequential", "functional", "model", "") else name
+    return (
+        identifier(path.stem.split(".")[0], "model")
+        if plain in ("sequential", "functional", "model", "")
+        else name
+    )
 
 
 def side_of(other: Any) -> Side:
@@ -119,8 +127,8 @@ def side_of(other: Any) -> Side:
         path = Path(other)
         if not path.is_dir():
             return read_source(path).side
-        live, framework = _load_port(path)
-        return live_side(live, framework, path.name)
+        live, origin = _load_port(path)
+        return live_side(live, origin, path.name)
     framework = owner(other)
     return live_side(other, framework.name, type(other).__name__)
 
@@ -130,13 +138,17 @@ def _load_port(path: Path) -> tuple[Any, str]:
     for name in ("model.py", "report.json"):
         if not (path / name).is_file():
             raise BadFile(
-                f"{path}: there is no {name}, so this is no port", instead="give a folder that batchmap port wrote", path=str(path)
+                f"{path}: there is no {name}, so this is no port",
+                instead="give a folder that batchmap port wrote",
+                path=str(path),
             )
     try:
         report = json.loads((path / "report.json").read_text())
         framework = spoke(report["target"]["framework"])
     except (ValueError, KeyError, TypeError) as error:
-        raise BadFile(f"{path}/report.json: it is damaged", instead="port the file again", path=str(path)) from error
+        raise BadFile(
+            f"{path}/report.json: it is damaged", instead="port the file again", path=str(path)
+        ) from error
     live = framework.module("live").load(path)
     return live, framework.name
 

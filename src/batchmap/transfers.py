@@ -36,7 +36,10 @@ class Transfer:
     def json(self) -> dict[str, Any]:
         """The transfer as plain data."""
         names = ("source", "target", "matched_by", "arrays")
-        return {"layers": [dict(zip(names, row, strict=True)) for row in self.rows], "checked": self.report.json()}
+        return {
+            "layers": [dict(zip(names, row, strict=True)) for row in self.rows],
+            "checked": self.report.json(),
+        }
 
 
 def transfer(source: Any, module: Any, *, match: Mapping[str, str] | None = None) -> Transfer:
@@ -80,7 +83,17 @@ def _slots(name: str, layer: Layer) -> list[tuple[str, int, Layer]]:
 
 
 _FREE = (  # fields that do not bind weights to a layer
-    *("output", "order", "padded", "returned_state", "carried_state", "cases_first", "merge", "dtype", "padding"),
+    *(
+        "output",
+        "order",
+        "padded",
+        "returned_state",
+        "carried_state",
+        "cases_first",
+        "merge",
+        "dtype",
+        "padding",
+    ),
     *("dropout", "recurrent_dropout", "dropout_between"),
 )
 
@@ -93,7 +106,7 @@ def _settled(layer: Layer) -> Layer:
             changes[name] = type(layer).__dataclass_fields__[name].default  # type: ignore[attr-defined]
     if isinstance(layer, Dense):
         changes["activation"] = Dense.__dataclass_fields__["activation"].default
-    return replace(layer, **changes)
+    return layer.replace(**changes)
 
 
 def _brief(layer: Layer) -> str:
@@ -128,10 +141,7 @@ def _matched(
     canonical arrays it gets.
     """
     mine = [
-        slot
-        for node in found.model.nodes
-        if parameters(node.layer)
-        for slot in _slots(node.name, node.layer)
+        slot for node in found.model.nodes if parameters(node.layer) for slot in _slots(node.name, node.layer)
     ]
     theirs = [slot for name, layer, _ in targets for slot in _slots(name, layer)]
     pairs = _by_match(mine, theirs, match, title)
@@ -151,7 +161,7 @@ def _matched(
                 for text, array in stored.items():
                     key = Key.parse(text)
                     if key.layer == own[1]:
-                        arrays[str(key.replace(layer=index))] = array
+                        arrays[str(key._replace(layer=index))] = array
             else:
                 arrays = dict(stored)
         if isinstance(layer, (Recurrent, Dense)) and layer.bias and not any("bias" in key for key in arrays):
@@ -230,13 +240,20 @@ def _by_sizes(
 
 
 def _refuse(text: str, name: str) -> Contradiction:
-    return Contradiction(text, instead="mend the model, or say which goes where: match={source: target}", field=name)
+    return Contradiction(
+        text, instead="mend the model, or say which goes where: match={source: target}", field=name
+    )
 
 
 def _check_fit(own: Slot, other: Slot, title: str) -> None:
     """Refuses a target layer that computes something else with the same arrays."""
     right, theirs = _settled(own[2]), _settled(other[2])
-    if isinstance(right, (Recurrent, Dense)) and isinstance(theirs, (Recurrent, Dense)) and theirs.bias and not right.bias:
+    if (
+        isinstance(right, (Recurrent, Dense))
+        and isinstance(theirs, (Recurrent, Dense))
+        and theirs.bias
+        and not right.bias
+    ):
         right = replace(right, bias=True)
     if right == theirs:
         return
@@ -257,5 +274,12 @@ def _transfer_rows(
     rows = []
     for origins, name, layer, native, arrays in pairs:
         count = str(len(arrays))
-        rows.append((", ".join(dict.fromkeys(o for o, _ in origins)), name, ", ".join(dict.fromkeys(h for _, h in origins)), count))
+        rows.append(
+            (
+                ", ".join(dict.fromkeys(o for o, _ in origins)),
+                name,
+                ", ".join(dict.fromkeys(h for _, h in origins)),
+                count,
+            )
+        )
     return rows

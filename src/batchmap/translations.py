@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from batchmap.errors import Ambiguous, BadValue, Unsupported, unknown
@@ -109,7 +109,9 @@ def translate(source: Any, origin: str, framework: str, *, version: str = "", **
     spec = read(source, origin, version=version, **known)
     if isinstance(spec, Model):
         raise Ambiguous(
-            "this is a model of several layers", instead="bm.port(model, framework) carries models over", field="source"
+            "this is a model of several layers",
+            instead="bm.port(model, framework) carries models over",
+            field="source",
         )
     return say(spec, framework)
 
@@ -198,7 +200,9 @@ def shapes(layer: Recurrent, batch: Batch | None = None, framework: str | None =
         count = layer.layers * len(layer.directions)
         if joined:
             stack: Axis = ("layers . directions", count)
-            tensors[state] = Shape((stack, cases, units), "cases are not first here" if layer.cases_first else "")
+            tensors[state] = Shape(
+                (stack, cases, units), "cases are not first here" if layer.cases_first else ""
+            )
         else:
             note = f"one for each of {count} layers and directions" if count > 1 else ""
             tensors[state] = Shape((cases, units), note)
@@ -231,7 +235,9 @@ def write(layer: Layer | Model, framework: str, batch: Batch | None = None) -> s
         from batchmap.source.write import imports, module, targets
 
         name = type(layer).__name__.lower()
-        return module("", imports(targets(call), target), [f"{name} = {expression(call, target, used=len(name) + 3)}"])
+        return module(
+            "", imports(targets(call), target), [f"{name} = {expression(call, target, used=len(name) + 3)}"]
+        )
     text = target.module("source").write_layer(layer, batch)
     return text
 
@@ -275,7 +281,9 @@ def _lower_batch(batch: Batch, target: Framework) -> tuple[dict[str, dict[str, A
     return native, site
 
 
-def _read_words(source: Mapping[str, Any], target: Framework, version: str, known: Mapping[str, Any]) -> Any:
+def _read_words(
+    source: Mapping[str, Any], target: Framework, version: str, known: Mapping[str, Any]
+) -> Layer | Batch | Spec | Model:
     if "class_name" in source:
         return _read_config(source, target, version, known)
     words = dict(source)
@@ -297,23 +305,31 @@ def _read_words(source: Mapping[str, Any], target: Framework, version: str, know
                 )
         batch = Batch(**{**given, **known})
     if layer is None:
+        assert batch is not None
         return batch
     return layer if batch is None else Spec(layer, batch)
 
 
-def _read_config(source: Mapping[str, Any], target: Framework, version: str, known: Mapping[str, Any]) -> Any:
+def _read_config(
+    source: Mapping[str, Any], target: Framework, version: str, known: Mapping[str, Any]
+) -> Layer | Model:
+    """Reads a configuration of Keras: a layer's, or a model's."""
     config = target.module("config")
-    return config.read_layer(dict(source), version, known)
-
-
-def _read_live(source: Any, target: Framework) -> Any:
-    live = target.module("live")
-    try:
-        layer, _ = live.read_layer(source)
-    except (Unsupported, LookupError):
-        model, _ = live.read_model(source)
+    if source["class_name"] in ("Sequential", "Functional", "Model"):
+        model: Model = config.read_model(dict(source), None, version)[0]
         return model
+    layer: Layer = config.read_layer(dict(source), None, version, known.get("features"))[0]
     return layer
+
+
+def _read_live(source: Any, target: Framework) -> Layer | Model:
+    live = target.module("live")
+    found: Layer | Model
+    try:
+        found, _ = live.read_layer(source)
+    except (Unsupported, LookupError):
+        found, _ = live.read_model(source)
+    return found
 
 
 def _native_weights(layer: Recurrent, target: Framework) -> dict[str, Shape]:
@@ -327,11 +343,15 @@ def _native_weights(layer: Recurrent, target: Framework) -> dict[str, Shape]:
     found: dict[str, Shape] = {}
     parts = unstack(layer) if counterpart.repeat and layer.layers > 1 else (layer,)
     patterns = {
-        name.split("{")[0]: entry.pattern for entry in counterpart.packs for name in (entry.native, entry.plus)
+        name.split("{")[0]: entry.pattern
+        for entry in counterpart.packs
+        for name in (entry.native, entry.plus)
     }
     for index, part in enumerate(parts):
         arrays = {key: np.zeros([size for _, size in axes]) for key, axes in parameters(part).items()}
-        for name, array in pack(counterpart, replace(part, forget_offset=0.0) if hasattr(part, "forget_offset") else part, arrays).items():
+        for name, array in pack(
+            counterpart, part.replace(forget_offset=0.0) if hasattr(part, "forget_offset") else part, arrays
+        ).items():
             pattern = next((text for start, text in patterns.items() if start and name.startswith(start)), "")
             axes = _axis_names(pattern, array.ndim)
             label = f"{index}/{name}" if len(parts) > 1 else name
@@ -356,5 +376,3 @@ def _axis_names(pattern: str, count: int) -> list[str]:
 
 def _sentence(note: str) -> str:
     return note if note.endswith((".", "?", "!")) else note + "."
-
-

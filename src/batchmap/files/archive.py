@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from batchmap.errors import BadFile, BadValue
+from batchmap.errors import BadFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,16 +107,15 @@ def parse(text: bytes | str, path: str | Path, part: str = "the architecture") -
 
 def architecture(value: Any, path: str | Path) -> dict[str, Any]:
     """Checks that a value has the form of a Keras architecture and returns it."""
-    if not isinstance(value, Mapping):
-        raise BadValue(f"an architecture is a dict, not {type(value).__name__}", field="config", value=value)
-    if not isinstance(value.get("class_name"), str) or not isinstance(value.get("config"), (dict, list)):
+    known = value if isinstance(value, Mapping) else {}
+    if not isinstance(known.get("class_name"), str) or not isinstance(known.get("config"), (dict, list)):
         raise bad(
             path,
             'the architecture has no "class_name" and "config"',
             "write it with model.to_json()",
             part="the architecture",
         )
-    return dict(value)
+    return dict(known)
 
 
 def _refuse_constant(name: str) -> None:

@@ -20,6 +20,8 @@ COLLECTION_HEADER = 16
 OBJECT_HEADER = 16
 CONTINUATION, ATTRIBUTE = 0x10, 0x0C
 FREE_LENGTH = 9  # the class of types whose elements are kept in a heap
+SHARED = 0x02  # flag of a message that is a reference to one in another place
+ELSEWHERE = "its texts are stored in a way that Keras does not use"
 DESCRIPTOR = 16  # bytes: length 4, address 8, index 4
 
 
@@ -41,11 +43,12 @@ def check_heaps(data: Data) -> None:
 def longest_text(data: Data, address: int) -> int:
     """Returns the greatest length that a text attribute of the object at `address` claims.
 
-    Raises ValueError for an object header of another version than 1, the one that Keras files have.
+    Raises ValueError where texts are stored otherwise than in Keras files: in the message itself, in an
+    object header of version 1.
     """
     version, header = struct.unpack_from("<B7xI", data, address)
     if version != 1:
-        raise ValueError("its texts are stored in a newer way than Keras does")
+        raise ValueError(ELSEWHERE)
     blocks = [(address + 16, header)]
     return max((length for body in _attributes(data, blocks) for length in _lengths(body)), default=0)
 
@@ -59,17 +62,21 @@ def _attributes(data: Data, blocks: list[tuple[int, int]]) -> Iterator[bytes]:
             raise ValueError("an object header is longer than the file")
         position, end = start, min(start + length, len(data))
         while position + 8 <= end:
-            kind, size = struct.unpack_from("<HH", data, position)
+            kind, size, flags = struct.unpack_from("<HHB", data, position)
             body = data[position + 8 : position + 8 + size]
             if kind == CONTINUATION:
                 blocks.append(struct.unpack_from("<QQ", body))
             elif kind == ATTRIBUTE:
+                if flags & SHARED:
+                    raise ValueError(ELSEWHERE)
                 yield body
             position += 8 + size
 
 
 def _lengths(body: bytes) -> Iterator[int]:
-    version, _, *sizes = struct.unpack_from("<BBHHH", body)
+    version, flags, *sizes = struct.unpack_from("<BBHHH", body)
+    if version > 1 and flags:  # its type is a reference to one in another place
+        raise ValueError(ELSEWHERE)
     if version == 1:
         sizes = [(size + 7) // 8 * 8 for size in sizes]
     start = 9 if version == 3 else 8

@@ -59,7 +59,7 @@ def encode(arrays: Mapping[str, Array]) -> bytes:
     """
     from safetensors.numpy import save
 
-    data: bytes = save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+    data: bytes = save({name: np.asarray(arrays[name], order="C") for name in sorted(arrays)})
     return data
 
 

@@ -41,7 +41,9 @@ def choose(layer: Layer, framework: Framework) -> tuple[Counterpart, Lowered]:
     )
 
 
-def lift(call: Call, framework: Framework, version: str = "", known: Mapping[str, Any] | None = None) -> Layer:
+def lift(
+    call: Call, framework: Framework, version: str = "", known: Mapping[str, Any] | None = None
+) -> Layer:
     """Reads a native call as a layer.
 
     version: of the framework that made it, where defaults or meanings changed; the newest when empty.
@@ -109,11 +111,13 @@ def _lower(layer: Layer, counterpart: Counterpart, framework: Framework) -> Lowe
         return _lower_stack(layer, counterpart, framework)
     for wrap in counterpart.wraps:
         if getattr(layer, wrap.word) == wrap.value:
-            inside = _lower(replace(layer, **wrap.neutral), counterpart, framework)  # type: ignore[arg-type]
+            inside = _lower(layer.replace(**wrap.neutral), counterpart, framework)
             outer = Site(framework.name, wrap.target)
             arguments = {wrap.argument: inside.call, **gather(wrap.rows, layer, outer)}
             return Lowered(
-                Call(wrap.target, arguments), (*inside.notes, *outer.notes), {**inside.left_out, **outer.left_out}
+                Call(wrap.target, arguments),
+                (*inside.notes, *outer.notes),
+                {**inside.left_out, **outer.left_out},
             )
     arguments = gather(counterpart.rows, layer, site)
     return Lowered(Call(counterpart.target, arguments), tuple(site.notes), dict(site.left_out))
@@ -157,7 +161,7 @@ def _lower_driven(layer: Recurrent, counterpart: Counterpart, framework: Framewo
             "bm.port, which turns time round before and after",
         )
     inner, outer = Site(framework.name, counterpart.target), Site(framework.name, driver.target)
-    cell = Call(counterpart.target, gather(counterpart.rows, replace(layer, **driver.neutral), inner))  # type: ignore[arg-type]
+    cell = Call(counterpart.target, gather(counterpart.rows, layer.replace(**driver.neutral), inner))
     if layer.layers > 1:
         repeat = counterpart.repeat
         assert repeat is not None
@@ -210,7 +214,12 @@ def _lift(call: Call, framework: Framework, version: str, known: Mapping[str, An
 
 
 def _lift_wrapped(
-    call: Call, counterpart: Counterpart, wrap: Wrap, framework: Framework, version: str, known: Mapping[str, Any]
+    call: Call,
+    counterpart: Counterpart,
+    wrap: Wrap,
+    framework: Framework,
+    version: str,
+    known: Mapping[str, Any],
 ) -> Layer:
     inner = call.get(wrap.argument)
     if not isinstance(inner, Call):
@@ -228,7 +237,7 @@ def _lift_wrapped(
                 framework=framework.name,
                 field=word,
             )
-    return replace(layer, **{wrap.word: wrap.value, **words})  # type: ignore[arg-type]
+    return layer.replace(**{wrap.word: wrap.value, **words})
 
 
 def _lift_driven(
@@ -239,11 +248,13 @@ def _lift_driven(
     cells = [_lift_cell(cell, framework, version, known) for stack in stacks for cell in stack]
     if any(cell != cells[0] for cell in cells) or len({len(stack) for stack in stacks}) > 1:
         raise Unsupported(
-            f"{call.target} holds cells that differ, so they are no stack", "read it as a model", field="layers"
+            f"{call.target} holds cells that differ, so they are no stack",
+            "read it as a model",
+            field="layers",
         )
     site = Site(framework.name, driver.target, known=known)
     words = scatter(driver.rows, call.without(*driver.cells).arguments, site, version)
-    return replace(cells[0], **{**words, "layers": len(stacks[0]), driver.word: driver.value})  # type: ignore[arg-type]
+    return cells[0].replace(**{**words, "layers": len(stacks[0]), driver.word: driver.value})
 
 
 def _cells(call: Call, name: str, framework: Framework) -> tuple[Call, ...]:
@@ -251,13 +262,19 @@ def _cells(call: Call, name: str, framework: Framework) -> tuple[Call, ...]:
     cell = call.get(name)
     if not isinstance(cell, Call):
         raise Ambiguous(
-            f"{call.target} was given no cell as its {name}", instead="write the cell in its place", field=name
+            f"{call.target} was given no cell as its {name}",
+            instead="write the cell in its place",
+            field=name,
         )
     for counterpart in framework.layers:
         repeat = counterpart.repeat
         if repeat and _drivers(counterpart) and _means(cell.target, repeat):
             held = cell.get(repeat.argument)
-            if not isinstance(held, (tuple, list)) or not held or not all(isinstance(one, Call) for one in held):
+            if (
+                not isinstance(held, (tuple, list))
+                or not held
+                or not all(isinstance(one, Call) for one in held)
+            ):
                 raise Ambiguous(f"{cell.target} was given no list of cells", field=repeat.argument)
             return tuple(held)
     return (cell,)
@@ -271,6 +288,9 @@ def _lift_cell(cell: Call, framework: Framework, version: str, known: Mapping[st
 
 def _lift_stack(call: Call, framework: Framework, version: str, known: Mapping[str, Any]) -> Layer:
     repeat = next(c.repeat for c in framework.layers if c.repeat and _means(call.target, c.repeat))
+    for name in call.arguments:
+        if name not in (repeat.argument, "name", "trainable"):
+            raise unknown(name, f"argument of {call.target}", (repeat.argument, "name", "trainable"))
     between: set[float] = set()
     singles: list[Recurrent] = []
     for entry in call[repeat.argument]:
@@ -282,21 +302,24 @@ def _lift_stack(call: Call, framework: Framework, version: str, known: Mapping[s
         features = {"features": known["features"]} if "features" in known and not singles else {}
         layer = _lift(entry, framework, version, features)
         if not isinstance(layer, Recurrent):
-            raise Unsupported(f"{call.target} with {entry.target} inside is a model, not a layer", field="layers")
+            raise Unsupported(
+                f"{call.target} with {entry.target} inside is a model, not a layer", field="layers"
+            )
         singles.append(layer)
     if not singles:
         raise Ambiguous(f"{call.target} holds no layer", field=repeat.argument)
     top, first = singles[-1], singles[0]
-    stack = replace(
-        top,
+    stack = top.replace(
         features=first.features,
         layers=len(singles),
         **({repeat.between[0]: between.pop()} if len(between) == 1 else {}),
     )
-    expected = [replace(part, features=None) for part in unstack(stack)]
-    if between or expected != [replace(part, features=None) for part in singles]:
+    expected = [part.replace(features=None) for part in unstack(stack)]
+    if between or expected != [part.replace(features=None) for part in singles]:
         raise Unsupported(
-            f"{call.target} holds layers that differ, so they are no stack", "read it as a model", field="layers"
+            f"{call.target} holds layers that differ, so they are no stack",
+            "read it as a model",
+            field="layers",
         )
     return stack
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchmap.errors import BadValue
@@ -80,7 +80,9 @@ def pack(counterpart: Counterpart, layer: Layer, arrays: Mapping[str, Any]) -> A
             cell = {name: arrays[str(Key(index, direction, name))] for name in axes}
             for entry in _chosen(counterpart.packs, axes):
                 place = _place(layer, index, direction)
-                array = _join(entry, [cell[name] for name in entry.names], RECURRENT_AXES, _order(layer, entry))
+                array = _join(
+                    entry, [cell[name] for name in entry.names], RECURRENT_AXES, _order(layer, entry)
+                )
                 native[entry.native.format(**place)] = array
                 if entry.plus:
                     native[entry.plus.format(**place)] = array * 0
@@ -114,13 +116,17 @@ def unpack(counterpart: Counterpart, layer: Layer, native: Mapping[str, Any]) ->
                         second = _take(left, entry.plus.format(**place), counterpart.target)
                         array = (array.astype("float64") + second).astype(array.dtype)
                     order = _order(layer, entry)
-                    for name, value in _split(entry, array, axes, RECURRENT_AXES, order, counterpart.target).items():
+                    for name, value in _split(
+                        entry, array, axes, RECURRENT_AXES, order, counterpart.target
+                    ).items():
                         if order is None or "gate" not in RECURRENT_AXES[name]:
                             arrays[str(Key(index, direction, name))] = value
                         else:
                             parts.setdefault(name, {}).update(zip(order, value, strict=True))
                 for name, by_gate in parts.items():
-                    arrays[str(Key(index, direction, name))] = _stack([by_gate[g] for g in _letters(layer, name)])
+                    arrays[str(Key(index, direction, name))] = _stack(
+                        [by_gate[g] for g in _letters(layer, name)]
+                    )
     if left:
         raise BadValue(
             f"{counterpart.target} was given {', '.join(sorted(left))}, which {layer!r} has no place for",
@@ -131,7 +137,9 @@ def unpack(counterpart: Counterpart, layer: Layer, native: Mapping[str, Any]) ->
     return arrays
 
 
-def fold(counterpart: Counterpart, layer: Layer, arrays: Mapping[str, Any]) -> tuple[Layer, Mapping[str, Any]]:
+def fold(
+    counterpart: Counterpart, layer: Layer, arrays: Mapping[str, Any]
+) -> tuple[Layer, Mapping[str, Any]]:
     """Moves constants that the framework does not add at run time into the arrays."""
     for row in counterpart.folds:
         value = getattr(layer, row.word)
@@ -143,7 +151,7 @@ def fold(counterpart: Counterpart, layer: Layer, arrays: Mapping[str, Any]) -> t
             if Key.parse(text).parameter == row.parameter:
                 changed[text] = arrays[text].copy()
                 changed[text][gate] += value
-        layer, arrays = replace(layer, **{row.word: 0.0}), changed  # type: ignore[arg-type]
+        layer, arrays = layer.replace(**{row.word: 0.0}), changed
     return layer, arrays
 
 
@@ -215,7 +223,12 @@ def _join(entry: Pack, arrays: list[Any], axes: Mapping[str, str], order: str | 
 
 
 def _split(
-    entry: Pack, array: Any, sizes: Mapping[str, Axes], axes: Mapping[str, str], order: str | None, target: str
+    entry: Pack,
+    array: Any,
+    sizes: Mapping[str, Axes],
+    axes: Mapping[str, str],
+    order: str | None,
+    target: str,
 ) -> dict[str, Any]:
     from einops import rearrange
 
@@ -250,7 +263,8 @@ def _misfit(target: str, entry: Pack, array: Any) -> BadValue:
 def _take(left: dict[str, Any], name: str, target: str) -> Any:
     if name not in left:
         raise BadValue(
-            f"{target} was given no array {name}; there are {', '.join(sorted(left)) or 'none left'}", field=name
+            f"{target} was given no array {name}; there are {', '.join(sorted(left)) or 'none left'}",
+            field=name,
         )
     return left.pop(name)
 

@@ -164,5 +164,7 @@ def _losses(node: Node, framework: Framework, allow: tuple[str, ...]) -> list[st
         for word in ("dropout", "recurrent_dropout"):
             rate = getattr(layer, word)
             if rate and word not in natives:
-                found.append(f'layer "{node.name}": {word}={show(rate)} acts in training only and is left out')
+                found.append(
+                    f'layer "{node.name}": {word}={show(rate)} acts in training only and is left out'
+                )
     return found

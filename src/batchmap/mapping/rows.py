@@ -157,7 +157,9 @@ class Values(Row):
         key = values[0] if isinstance(self.word, str) else values
         if key not in self.pairs:
             raise site.refuse(
-                ", ".join(f"{word}={show(value)}" for word, value in zip(self.words[:-1], values[:-1], strict=True))
+                ", ".join(
+                    f"{word}={show(value)}" for word, value in zip(self.words[:-1], values[:-1], strict=True)
+                )
                 + (", " if len(values) > 1 else "")
                 + self.words[-1],
                 values[-1],
@@ -263,7 +265,10 @@ class Same(Row):
         value, other = getattr(spec, self.word), getattr(spec, self.other)
         if value != other:
             raise site.refuse(
-                self.word, value, f"one argument serves {self.word} and {self.other}, which is {show(other)}", self.instead
+                self.word,
+                value,
+                f"one argument serves {self.word} and {self.other}, which is {show(other)}",
+                self.instead,
             )
         return {}
 
@@ -343,7 +348,9 @@ class TrainOnly(Row):
         if self.native:
             return {self.native: value}
         site.left_out[self.word] = value
-        site.notes.append(f"{self.word}={value:g} has no argument here: it matters in training only, and is left out")
+        site.notes.append(
+            f"{self.word}={value:g} has no argument here: it matters in training only, and is left out"
+        )
         return {}
 
     def lift(self, given: Mapping[str, Any], site: Site) -> dict[str, Any]:

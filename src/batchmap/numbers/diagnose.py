@@ -1,8 +1,8 @@
 """Known mistakes as data: each is tried on the right model, and one that gives what was observed explains it.
 
-No knowledge of the other framework is needed. A mistake is a change of one layer (its fields, its arrays, or how
-it is run); the float64 reference computes the right model with that change, and its outputs are compared with
-those that the other model gave.
+No knowledge of the other framework is needed. A mistake is a change of one layer (its fields, its arrays, or
+how it is run); the float64 reference computes the right model with that change, and its outputs are compared
+with those that the other model gave.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batchmap.errors import BadValue, Contradiction
-from batchmap.numbers.reference import Array, Output, Result, merge, run_layer, run_model
+from batchmap.numbers.reference import Array, Output, run_layer, run_model
 from batchmap.spec.formulas import (
     HARD_SIGMOID_FIFTH,
     HARD_SIGMOID_SIXTH,
@@ -44,6 +44,7 @@ from batchmap.spec.layers import (
 )
 from batchmap.spec.model import Input, Model, Node, marks_padding
 from batchmap.spec.parameters import parameters
+from batchmap.spec.results import Result, merge
 
 Arrays = Mapping[str, Any]
 Weights = Mapping[str, Arrays]
@@ -64,8 +65,8 @@ Compute = Callable[[Any, Arrays, Feed], Output]
 class Cause(NamedTuple):
     """A mistake that explains a difference.
 
-    kind: its name, such as "gate order". where: the layers it was made in. off: how far the right model with this
-    mistake made on purpose is from what was observed.
+    kind: its name, such as "gate order". where: the layers it was made in. off: how far the right model, with
+    this mistake made on purpose, is from what was observed.
     """
 
     kind: str
@@ -179,7 +180,7 @@ class Scene:
     def compute(
         self, node: Node, change: Change | None = None, fresh: Mapping[str, Output] | None = None
     ) -> Output:
-        """The output of one layer, changed or not; fresh: values that stand in for those of the right model."""
+        """The output of one layer, changed or not; fresh: values that take the place of the right ones."""
         values = {**self.values, **(fresh or {})}
         read = tuple(part for name in node.inputs for part in _parts(values[name]))
         mask = None if node.mask is None else valid_steps(self.model[node.mask], values)
@@ -213,7 +214,7 @@ def frame(model: Model) -> tuple[str, str]:
 
 
 def valid_steps(node: Node, values: Mapping[str, Output]) -> Array:
-    """The time steps that a layer that marks padding lets count: bool [cases, time], in the order of the data."""
+    """The time steps that a layer that marks padding lets count: bool, [cases, time] as the data."""
     (x,) = _parts(values[node.inputs[0]])
     if isinstance(node.layer, Masking):
         return np.asarray((x != x.dtype.type(node.layer.value)).any(axis=-1))
@@ -226,8 +227,8 @@ def steps_that_count(
 ) -> dict[str, Array | None]:
     """For every layer, the steps at which its output means something; None where all do.
 
-    values: the inputs, and what is known of the layers. padding: a layer that says what its padding holds is held
-    to it, so that only padding of which nothing is said does not count.
+    values: the inputs, and what is known of the layers. padding: a layer that says what its padding holds is
+    held to it, so that only padding of which nothing is said does not count.
     """
     masks: dict[str, Array] = {}
     count: dict[str, Array | None] = {entry.name: None for entry in model.inputs}
@@ -251,14 +252,14 @@ def steps_that_count(
 
 
 def offsets(got: Array, right: Array, counted: Array | None = None) -> Array:
-    """How far each number is off: absolute up to 1, relative beyond; what is not finite is infinitely far off."""
+    """How far each number is off: absolute up to 1, relative beyond; infinitely, where one is not finite."""
     got, right = np.asarray(got, np.float64), np.asarray(right, np.float64)
     with np.errstate(invalid="ignore"):
         off = np.abs(got - right) / np.maximum(1, np.abs(right))
-    off[~(np.isfinite(got) & np.isfinite(right))] = np.inf
+    off = np.where(np.isfinite(got) & np.isfinite(right), off, np.inf)
     if counted is not None and counted.shape == off.shape[:2]:
         off[~counted] = 0
-    return off
+    return np.asarray(off)
 
 
 def distance(got: Sequence[Array], right: Sequence[Array], counted: Sequence[Array | None]) -> float:
@@ -272,8 +273,10 @@ def distance(got: Sequence[Array], right: Sequence[Array], counted: Sequence[Arr
 
 def plain(layer: Layer, arrays: Arrays, feed: Feed) -> Output:
     """Computes a layer as it should be."""
+    output: Output
     if isinstance(layer, Recurrent):
-        return _result(layer, arrays, feed).output
+        output = _result(layer, arrays, feed).output
+        return output
     inputs = {f"input {k}": array for k, array in enumerate(feed.arrays)}
     entries = tuple(
         Input(name, _axes(layer, array.ndim, feed.frame), (None,) * array.ndim)
@@ -297,7 +300,7 @@ def _parts(value: Output) -> tuple[Array, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-# ---------------------------------------------------------------------------------------------------------- mistakes
+# --------------------------------------------------------------------------------------------------- mistakes
 
 
 def _kept(arrays: Arrays) -> Arrays:
@@ -422,26 +425,25 @@ def reset_position(layer: GRU) -> Iterator[Change]:
 
 
 def padding(layer: Recurrent) -> Iterator[Change]:
-    """A padded batch treated as if all its steps counted, or its last column taken for its last step."""
+    """A padded batch treated as if all its steps counted, or something else left where it was skipped."""
     yield Change("padding not skipped (not packed, no mask)", layer, masked=False)
     if layer.output == "sequence":
         for held, says in (("zero", "zeros"), ("held", "the last output")):
             if layer.padded != held:
                 yield Change(f"{says} at the padded steps of the output", replace(layer, padded=held))
-    elif layer.merge != "separate":
-        column = _step(-1, _time(layer))
-        yield Change("last column out[:, -1] taken instead of the last valid step", layer, compute=column)
-        says = "last column out[:, -1] taken, padding not skipped,"
-        yield Change(says, layer, compute=column, masked=False)
 
 
 def step_taken(layer: Recurrent | Step) -> Iterator[Change]:
-    """Another step of the sequence than the last."""
+    """Another step of the sequence than the last valid one in processing order."""
     if isinstance(layer, Step):
         for index in (0, -1, layer.index - 1, layer.index + 1):
             if index != layer.index:
                 yield Change(f"step {index} taken instead of {layer.index}", replace(layer, index=index))
     elif layer.output == "last" and layer.merge != "separate":
+        column = _step(-1, _time(layer))
+        says = "last column out[:, -1] taken instead of the final state"
+        yield Change(says, layer, compute=column)
+        yield Change(f"{says}, padding not skipped,", layer, compute=column, masked=False)
         yield Change("first step out[:, 0] taken instead of the last", layer, compute=_step(0, _time(layer)))
 
 
@@ -465,7 +467,9 @@ def axis_order(layer: Recurrent) -> Iterator[Change]:
             column = _step(-1, _time(layer))
             yield Change(f"{what}, then the last time step taken,", turned, compute=column, masked=masked)
             case = _step(-1, 1 - _time(layer))
-            yield Change(f"last case taken instead of the last time step{says}", layer, compute=case, masked=masked)
+            yield Change(
+                f"last case taken instead of the last time step{says}", layer, compute=case, masked=masked
+            )
         if layer.merge != "separate":
             yield Change(
                 f"data reshaped, not transposed, to the other axis order{says}",
@@ -484,7 +488,9 @@ def backward_order(layer: Recurrent) -> Iterator[Change]:
         if layer.merge == "concat":
             yield Change("backward output put before the forward one", layer, compute=_joined("exchange"))
         if layer.output == "sequence":
-            yield Change("backward output not turned back to the order of time", layer, compute=_joined("turn"))
+            yield Change(
+                "backward output not turned back to the order of time", layer, compute=_joined("turn")
+            )
         yield Change("backward direction run forward", layer, compute=_joined("forward"))
         return
     other = "forward" if layer.direction == "backward" else "backward"
@@ -499,8 +505,9 @@ def backward_order(layer: Recurrent) -> Iterator[Change]:
 
 
 def gate_order(layer: Recurrent) -> Iterator[Change]:
-    """Every other order of the gates: in all arrays, in one of them, or in both kernels but not in the biases."""
-    names = [name for name in ARRAYS if name != "peephole" and any(key.endswith(f".{name}") for key in _keys(layer))]
+    """Every other order of the gates: in all arrays, in one of them, or in those that are stored together."""
+    held = {key.rpartition(".")[2] for key in _keys(layer)}
+    names = [name for name in ("kernel", "recurrent", "bias", "recurrent_bias") if name in held]
     groups = [(tuple(names), "all arrays")]
     groups += [((name,), ARRAYS[name]) for name in names]
     if len(names) > 2:
@@ -513,7 +520,9 @@ def gate_order(layer: Recurrent) -> Iterator[Change]:
     for group, says in groups:
         for spot, keys in _spots(layer, group):
             for order in _orders(layer.gates):
-                yield Change(f"{_ordered(layer.gates, order)} in {says}{spot}", layer, partial(_taken, keys, order))
+                yield Change(
+                    f"{_ordered(layer.gates, order)} in {says}{spot}", layer, partial(_taken, keys, order)
+                )
     if isinstance(layer, LSTM) and layer.peepholes:
         for order in _orders("ifo"):
             keys = _keys(layer, ("peephole",))
@@ -611,13 +620,13 @@ def _exchanged(scene: Scene) -> Iterator[Suspect]:
 
 
 def _changes(mistake: Mistake, node: Node) -> Iterator[Change]:
-    if not isinstance(node.layer, mistake.layers) or (mistake.kind == "padding" and node.mask is None):
+    if not isinstance(node.layer, mistake.layers):
         return iter(())
     changes = mistake.changes(node.layer)
     return changes if node.mask is not None else (change for change in changes if change.masked)
 
 
-# --------------------------------------------------------------------------------------- what mistakes do to arrays
+# --------------------------------------------------------------------------------- what mistakes do to arrays
 
 
 def _keys(layer: Layer, names: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -754,7 +763,7 @@ def _shapes(arrays: Arrays) -> dict[str, tuple[int, ...]]:
     return {key: array.shape for key, array in arrays.items()}
 
 
-# --------------------------------------------------------------------------------- what mistakes do to computation
+# ---------------------------------------------------------------------------- what mistakes do to computation
 
 
 def _time(layer: Recurrent) -> int:
@@ -766,8 +775,7 @@ def _step(index: int, axis: int) -> Compute:
 
     def compute(layer: Recurrent, arrays: Arrays, feed: Feed) -> Output:
         sequence = _result(replace(layer, output="sequence", padded="zero"), arrays, feed).output
-        assert not isinstance(sequence, tuple)
-        return sequence.take(index, axis=axis)
+        return np.take(sequence, index, axis=axis)
 
     return compute
 
@@ -777,18 +785,18 @@ def _state(name: str, index: int) -> Compute:
 
     def compute(layer: Recurrent, arrays: Arrays, feed: Feed) -> Output:
         states = _result(layer, arrays, feed).states
-        return merge(layer, {way: states[f"{index}.{way}.{name}"] for way in layer.directions})
+        output: Output = merge(layer, {way: states[f"{index}.{way}.{name}"] for way in layer.directions})
+        return output
 
     return compute
 
 
 def _reshaped(layer: Recurrent, arrays: Arrays, feed: Feed) -> Output:
-    """The data read in the other axis order without moving a number, and the sequence likewise on its way back."""
+    """The data read in the other axis order without moving a number, and the sequence likewise."""
     x = feed.arrays[0]
     mask = None if feed.mask is None else feed.mask.reshape(x.shape[1], x.shape[0])
     turned = Feed((x.reshape(x.shape[1], x.shape[0], *x.shape[2:]),), mask, feed.frame)
-    output = _result(layer, arrays, turned).output
-    assert not isinstance(output, tuple)
+    output: Array = _result(layer, arrays, turned).output
     return output if layer.output == "last" else output.reshape(*x.shape[:2], -1)
 
 
@@ -799,13 +807,15 @@ def _joined(how: str) -> Compute:
         forward, backward = _result(replace(layer, merge="separate"), arrays, feed).output
         if how == "forward":
             alone = {
-                key.replace("backward", "forward"): value for key, value in arrays.items() if "backward" in key
+                key.replace("backward", "forward"): value
+                for key, value in arrays.items()
+                if "backward" in key
             }
             backward = _result(replace(layer, direction="forward", merge="concat"), alone, feed).output
-            assert not isinstance(backward, tuple)
         if how == "turn":
             backward = np.flip(backward, axis=_time(layer))
         pair = (backward, forward) if how == "exchange" else (forward, backward)
-        return merge(layer, dict(zip(("forward", "backward"), pair, strict=True)))
+        output: Output = merge(layer, dict(zip(("forward", "backward"), pair, strict=True)))
+        return output
 
     return compute

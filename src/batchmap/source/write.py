@@ -229,8 +229,8 @@ def _print(piece: _Piece, indent: int, column: int, after: int, width: int) -> s
     body = flat[len(opening) : -len(closing)]
     if called and inner + _columns(body) <= width:
         return f"{opening}{margin}{body}\n{' ' * indent}{closing}"
-    # The only argument of a call carries no comma.
-    comma = "" if called and len(parts) == 1 else ","
+    # A part that stands alone carries no comma, except in a tuple.
+    comma = "" if len(parts) == 1 and opening != "(" else ","
     lines = [
         f"{margin}{before}{_print(part, inner, inner + len(before), len(comma), width)}{comma}"
         for before, part in parts

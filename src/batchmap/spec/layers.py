@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from batchmap.errors import BadValue, Contradiction
 from batchmap.spec.formulas import LINEAR, SIGMOID, TANH, Formula, formula
@@ -42,6 +42,11 @@ class Layer:
                 object.__setattr__(self, field.name, formula(value, field.name))
             else:
                 _check(type(self).__name__, field.name, value, optional=field.default is None)
+
+    def replace(self, **changes: Any) -> Self:
+        """The same layer with some fields changed, checked anew."""
+        changed: Self = replace(self, **changes)  # type: ignore[type-var]
+        return changed
 
     def __repr__(self) -> str:
         parts = []

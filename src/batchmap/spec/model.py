@@ -75,18 +75,22 @@ class Model:
             for source in node.inputs:
                 if source not in known:
                     raise BadValue(
-                        f'layer "{node.name}" reads "{source}", which does not stand before it', field="inputs"
+                        f'layer "{node.name}" reads "{source}", which does not stand before it',
+                        field="inputs",
                     )
             if node.mask is not None and node.mask not in masks:
                 raise BadValue(
-                    f'layer "{node.name}" takes its mask from "{node.mask}", which marks no padding', field="mask"
+                    f'layer "{node.name}" takes its mask from "{node.mask}", which marks no padding',
+                    field="mask",
                 )
             known.add(node.name)
             if marks_padding(node.layer):
                 masks.add(node.name)
         for output in self.outputs:
             if output not in known:
-                raise BadValue(f'model {self.name!r} returns "{output}", which it does not compute', field="outputs")
+                raise BadValue(
+                    f'model {self.name!r} returns "{output}", which it does not compute', field="outputs"
+                )
 
     def __getitem__(self, name: str) -> Node:
         for node in self.nodes:

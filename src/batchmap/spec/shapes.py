@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 from batchmap.errors import Unsupported
@@ -81,7 +82,10 @@ class Shapes(Mapping[str, Shape]):
             rows.append((name, str(shape), f"-> {sizes}", shape.note))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [
-            "  " + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip()
+            "  "
+            + "  ".join(
+                [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]
+            ).rstrip()
             for row in rows
         ]
         return "\n".join([self.title, *lines] if self.title else lines)
@@ -137,7 +141,9 @@ def output_shape(layer: Layer, inputs: tuple[Shape, ...]) -> Shape:
             raise Unsupported(
                 'a layer of a model cannot hold merge="separate"', "a node has one output", field="merge"
             )
-        lead = axes[:2] if layer.output == "sequence" else tuple(axis for axis in axes[:2] if axis[0] == "cases")
+        lead = (
+            axes[:2] if layer.output == "sequence" else tuple(axis for axis in axes[:2] if axis[0] == "cases")
+        )
         return Shape((*lead, ("features", layer.output_size)))
     if isinstance(layer, Embedding):
         return Shape((*axes, ("features", layer.features)))
@@ -149,13 +155,11 @@ def output_shape(layer: Layer, inputs: tuple[Shape, ...]) -> Shape:
         return Shape(tuple(axis for axis in axes if axis[0] != "time"))
     if isinstance(layer, Concatenate):
         sizes = [shape.axes[-1][1] for shape in inputs]
-        total = None if None in sizes else sum(size for size in sizes if size is not None)
-        return Shape((*axes[:-1], ("features", total)))
+        known = [size for size in sizes if size is not None]
+        return Shape((*axes[:-1], ("features", sum(known) if len(known) == len(sizes) else None)))
     if isinstance(layer, Flatten):
-        total: int | None = 1
-        for _, size in axes[1:]:
-            total = None if total is None or size is None else total * size
-        return Shape((axes[0], ("features", total)))
+        known = [size for _, size in axes[1:] if size is not None]
+        return Shape((axes[0], ("features", prod(known) if len(known) == len(axes) - 1 else None)))
     return inputs[0]
 
 

@@ -317,8 +317,9 @@ class _Graph:
             (3, False): ("cases", "time", "features"),
         }
         if (len(shape), tokens) not in axes or entry.config.get("sparse") or entry.config.get("ragged"):
+            form = "is ragged or sparse" if len(shape) in (2, 3) else f"has {len(shape)} axes"
             raise Unsupported(
-                f'input "{entry.name}" is {"ragged or sparse" if len(shape) in (2, 3) else f"of {len(shape)} axes"}',
+                f'input "{entry.name}" {form}',
                 "batchmap reads cases, time and features, or token ids of cases and time",
                 framework="keras",
                 field="input",
@@ -367,7 +368,11 @@ class _Graph:
             activation = Formula(kind, slope=float(entry.config[option]))
             self._place(Node(entry.name, Activation(activation=activation), self._sources(entry, call)))
             self.masks[entry.name] = None
-        elif entry.class_name == "Concatenate" and entry.config.get("axis") == -1:
+        elif entry.class_name == "Concatenate" and all(self._source(t) in self.axes for t in call.tensors):
+            last = len(self.axes[self._source(call.tensors[0])]) - 1
+            if entry.config.get("axis") not in (-1, last):
+                self.operations[entry.name] = entry.class_name
+                return
             self._place(Node(entry.name, Concatenate(), self._sources(entry, call)))
             self.masks[entry.name] = None
         else:
@@ -490,6 +495,10 @@ class _Graph:
         if given is not None and isinstance(layer, Recurrent):
             return self._marked(entry, given)
         carried = {self.masks[tensor.layer] for tensor in call.tensors}
+        if self.version.startswith("2."):
+            carried = (
+                carried - {None} or carried
+            )  # there, a Concatenate passes on what all its masks have in common
         mask = carried.pop() if len(carried) == 1 else MIXED
         if mask == MIXED and isinstance(layer, Recurrent):
             raise Unsupported(
@@ -655,8 +664,8 @@ def _foreign(layer: Mapping[str, Any]) -> bool:
 def _argument(value: Any) -> Any:
     """An argument in the form that rows read: layers as calls, registered functions by name."""
     if isinstance(value, Mapping) and "class_name" in value:
-        if value["class_name"] == "function" and value.get("registered_name") in SPELLED_NAMES:
-            return Name(SPELLED_NAMES[value["registered_name"]])
+        if value["class_name"] == "function" and value.get("config") in SPELLED_NAMES:
+            return Name(SPELLED_NAMES[value["config"]])
         inner = value.get("config")
         if isinstance(inner, Mapping) and ("units" in inner or "layer" in inner or "cell" in inner):
             return layer_call(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from batchmap.mapping.calls import Name
@@ -18,11 +20,20 @@ from batchmap.mapping.rows import (
     Repeat,
     Row,
     Same,
+    Site,
     TrainOnly,
     Values,
     Wrap,
 )
-from batchmap.spec.formulas import HARD_SIGMOID_FIFTH, HARD_SIGMOID_SIXTH, LINEAR, RELU, SIGMOID, TANH, Formula
+from batchmap.spec.formulas import (
+    HARD_SIGMOID_FIFTH,
+    HARD_SIGMOID_SIXTH,
+    LINEAR,
+    RELU,
+    SIGMOID,
+    TANH,
+    Formula,
+)
 from batchmap.spec.layers import (
     GRU,
     LSTM,
@@ -88,7 +99,22 @@ def _dtype(value: Any) -> Any:
     return value or "float32"
 
 
-DIM = Ignored(("input_dim", "input_length"), "repeats what the weights say")
+@dataclass(frozen=True)
+class Fed(Inferred):
+    """The size of one time step, which Keras learns when it builds, unless the layer was given a shape."""
+
+    @property
+    def natives(self) -> tuple[str, ...]:
+        return ("input_shape", "batch_input_shape", "input_dim", "input_length")
+
+    def lift(self, given: Mapping[str, Any], site: Site) -> dict[str, Any]:
+        for name in ("input_shape", "batch_input_shape"):
+            shape = given.get(name)
+            if isinstance(shape, (tuple, list)) and shape and isinstance(shape[-1], int):
+                return {self.word: shape[-1]}
+        return {self.word: given["input_dim"]} if "input_dim" in given else super().lift(given, site)
+
+
 DTYPE = Arg("dtype", "dtype", "float32", back=_dtype)
 MERGE = Values(
     "merge",
@@ -115,7 +141,7 @@ RECURRENT_ROWS: tuple[Row, ...] = (
     BIDIRECTIONAL,
     STACK,
     NOT_COMPUTED,
-    Inferred("features"),
+    Fed("features"),
     Only("cases_first", True, "its data are [cases, time, features]", "cases_first=True, and transpose the data"),
     Fixed("time_major", False, "Keras 3 reads [cases, time, features] only", default=False),
     TrainOnly("dropout", "dropout"),
@@ -138,7 +164,6 @@ RECURRENT_ROWS: tuple[Row, ...] = (
     Values("padded", "zero_output_for_mask", {None: False, "zero": True}, default=False,
            because="it repeats the last output past the end of a case", instead='padded=None, or "zero"'),
     DTYPE,
-    DIM,
 )
 KERNELS = (
     Pack("kernel", "{side}kernel", "input (gate unit)"),
@@ -232,11 +257,10 @@ LAYERS = (
             Arg("units", "units"),
             *_activation("activation", "activation", "linear"),
             Arg("bias", "use_bias", True),
-            Inferred("features"),
+            Fed("features"),
             NOT_COMPUTED,
             DTYPE,
-            DIM,
-        ),
+                ),
         packs=(Pack("kernel", "kernel", "input unit"), Pack("bias", "bias", "unit")),
         positional=1,
         aliases=("tf.keras.layers.Dense",),

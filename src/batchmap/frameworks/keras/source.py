@@ -15,11 +15,21 @@ from batchmap.frameworks.keras.layers import KERAS_3_NAMES, SPELLED_NAMES
 from batchmap.frameworks.keras.spelling import SPELLING
 from batchmap.mapping.calls import Call
 from batchmap.mapping.conversion import choose
-from batchmap.mapping.framework import Framework
+from batchmap.mapping.framework import Counterpart, Framework
 from batchmap.mapping.packs import pack
 from batchmap.mapping.plan import SPELLED, Place, Plan
+from batchmap.mapping.rows import Arg
 from batchmap.source.cell import applied, record
-from batchmap.source.write import expression, identifiers, literal, module, quoted
+from batchmap.source.write import (
+    WIDTH,
+    expression,
+    identifier,
+    identifiers,
+    literal,
+    module,
+    quoted,
+    targets,
+)
 from batchmap.spec.cells import packed, part_axes
 from batchmap.spec.formulas import LINEAR
 from batchmap.spec.layers import (
@@ -47,23 +57,8 @@ EXPRESSIONS = frozenset({Step})
 HOLES = True
 TRAINED = ("dropout", "recurrent_dropout")
 POINTWISE = (Dense, Dropout, Activation)  # they do the same at every time step as they stand
-TAKEN = (  # names that the emitted module uses itself
-    *(
-        "keras",
-        "layers",
-        "ops",
-        "Any",
-        "Path",
-        "load_file",
-        "load",
-        "HERE",
-        "weights",
-        "arrays",
-        "model",
-        "variable",
-    ),
-    *("x", "y", "mask", "forward", "backward", *SPELLED_NAMES.values()),
-)
+TAKEN = ("keras", "layers", "ops", "Any", *SPELLED_NAMES.values())  # names that a written module uses itself
+BODY = WIDTH - 4  # of a line inside a function
 CELL_SCOPES = {"LSTM": "lstm_cell", "GRU": "gru_cell", "RNN": "simple_rnn_cell"}
 FUNCTIONS = {
     "keras_2_hard_sigmoid": '''
@@ -100,13 +95,16 @@ def _bare(layer: Recurrent, masked: bool) -> Recurrent:
 
 def function_name(model: str) -> str:
     """The name of the function that builds a model."""
-    return identifiers([model], TAKEN)[model]
+    return identifiers(
+        [model], {*TAKEN, "HERE", "Path", "load", "load_file", "weights", "arrays", "variable"}
+    )[model]
 
 
 def names(plan: Plan) -> dict[str, str]:
     """The names of inputs and layers in Keras, which are their variables in the source too."""
     wanted = [entry.name for entry in plan.model.inputs] + [node.name for node in plan.model.nodes]
-    return identifiers(wanted, (*TAKEN, function_name(plan.model.name)))
+    pairs = [f"{identifier(name)}_{part}" for name in wanted for part in ("mask", "forward", "backward")]
+    return identifiers(wanted, {*TAKEN, "mask", *(name for name in pairs if name not in wanted)})
 
 
 def native_arrays(plan: Plan, weights: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -158,14 +156,14 @@ def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:
     cells: list[str] = []
     try:
         call = layer_call(layer, turned=True)
-    except Unsupported as error:
+    except Unsupported:
         if layer.layers > 1:
             raise
-        cell = _Cell(layer, error.because or error.what)
+        cell = _Cell(layer)
         cell.name = f"{layer.kind}Cell"
         cells.append("\n".join(cell.lines()))
         call = cell.call(_bare(layer, masked=True))
-    lines = [f"{name} = {expression(call, _framework(), used=len(name) + 3)}"]
+    lines = [f"{name} = {_text(call, used=len(name) + 3)}"]
     if batch is not None and batch.cases and batch.sequence_length and layer.features:
         dtype = "" if layer.dtype == "float32" else f', dtype="{layer.dtype}"'
         sizes = f"({batch.cases}, {batch.sequence_length}, {layer.features})"
@@ -204,6 +202,7 @@ class _Writer:
         self.model = plan.model
         self.names = names(plan)
         self.function = function_name(plan.model.name)
+        self.passing = next(name for name in ("x", "y", "z", "x_") if name not in self.names.values())
         self.variables: dict[str, tuple[str, ...]] = {}
         self.cells: dict[str, _Cell] = {}  # text without its name to cell
         self.body: list[str] = []
@@ -237,15 +236,16 @@ class _Writer:
         return module(title, _imports("\n".join(blocks), weights), blocks)
 
     def _load(self, weights: str) -> str:
+        model = "model" if self.function != "model" else "built"
         return "\n".join(
             [
                 f"def load(weights: str | Path = HERE / {literal(weights)}) -> keras.Model:",
                 '    """The model with its trained weights."""',
-                f"    model = {self.function}()",
+                f"    {model} = {self.function}()",
                 "    arrays = load_file(weights)",
-                "    for variable in model.weights:",
+                f"    for variable in {model}.weights:",
                 "        variable.assign(arrays[variable.path])",
-                "    return model",
+                f"    return {model}",
             ]
         )
 
@@ -256,8 +256,8 @@ class _Writer:
             1:
         ]
         arguments = {"shape": tuple(sizes), **({} if dtype == "float32" else {"dtype": dtype}), "name": name}
-        call = expression(Call("keras.Input", arguments), _framework(), indent=4)
-        self.body.append(f"{name} = {call.replace('shape=', '', 1)}  # {', '.join(entry.axes)}")
+        call = _text(Call("keras.Input", arguments), used=len(name) + 3, width=BODY)
+        self.body.append(f"{name} = {call}  # {', '.join(entry.axes)}")
         self.variables[entry.name] = (name,)
 
     def _size(self, entry: Input, axis: str, size: int | None) -> int | None:
@@ -297,7 +297,8 @@ class _Writer:
                 condition = f"ops.any(ops.not_equal({read}, {layer.value}), axis=-1)"
             self.body.append(f"{self._mask_name(node.name)} = {condition}")
         if node.name in self.stripped:
-            self.body.append(f"{x} = {x}[:, :]  # all of it, without the mask that came along")
+            self.body.append("# [:, :] leaves the mask behind: to this layer, padding is data")
+            x = f"{x}[:, :]"
         if isinstance(layer, Step):
             self._assign(node, f"{x}[:, {layer.index}]")
             return
@@ -306,7 +307,7 @@ class _Writer:
         pair = isinstance(layer, Recurrent) and layer.merge == "separate"
         variables = (f"{self.names[node.name]}_forward", f"{self.names[node.name]}_backward") if pair else ()
         used = len(", ".join(variables or (self._variable(node),))) + 3
-        value = expression(call, _framework(), indent=4, used=used, after=len(read) + 2) + f"({read})"
+        value = _text(call, used=used, after=len(read) + 2, width=BODY) + f"({read})"
         if pair:
             self.variables[node.name] = variables
             self.body.append(f"{', '.join(variables)} = {value}")
@@ -345,7 +346,7 @@ class _Writer:
         return replace_call(call, name)
 
     def _cell(self, place: Place, layer: Recurrent) -> _Cell:
-        cell = _Cell(layer, place.why)
+        cell = _Cell(layer)
         text = "\n".join(cell.lines())
         if text not in self.cells:
             taken = {known.name for known in self.cells.values()}
@@ -359,13 +360,13 @@ class _Writer:
         return f"{self.names[marker]}_mask" if len(self.marked) > 1 else "mask"
 
     def _variable(self, node: Node) -> str:
-        """x where only the next layer reads it, else the layer's own name."""
+        """x (or y, z) where only the next layer reads it, else the layer's own name."""
         position = self.model.nodes.index(node)
         after = self.model.nodes[position + 1].name if position + 1 < len(self.model.nodes) else None
         readers = [reader.name for reader in self.model.readers(node.name)]
         outputs = self.model.outputs.count(node.name)
         chained = (readers == [after] and not outputs) or (not readers and outputs and after is None)
-        return "x" if chained else self.names[node.name]
+        return self.passing if chained else self.names[node.name]
 
     def _assign(self, node: Node, value: str) -> None:
         variable = self._variable(node)
@@ -379,10 +380,9 @@ class _Writer:
 class _Cell:
     """One spelled-out cell class, which `keras.layers.RNN` runs over time."""
 
-    def __init__(self, layer: Recurrent, why: str) -> None:
+    def __init__(self, layer: Recurrent) -> None:
         self.layer = layer
         self.kind = layer.kind
-        self.why = why
         self.name = ""
         self.recording = record(replace(layer, layers=1, dropout_between=0.0))
 
@@ -394,7 +394,7 @@ class _Cell:
         """The layer that runs this cell with the sizes of a layer."""
         sizes: dict[str, Any] = {"units": layer.units}
         if isinstance(layer, LSTM) and layer.projection is not None:
-            sizes["projection"] = layer.projection
+            sizes["projected"] = layer.projection
         dtype = {} if layer.dtype == "float32" else {"dtype": layer.dtype}
         cell = Call(self.name or "Cell", {**sizes, **dtype, "name": "cell"})
         plain = RNN(
@@ -416,16 +416,15 @@ class _Cell:
     def lines(self) -> list[str]:
         """The class, as lines."""
         layer = self.layer
-        sizes = ["units", "projection"] if self._projected else ["units"]
+        sizes = ["units", "projected"] if self._projected else ["units"]
         h = sizes[-1]
         state = f"[{h}, units]" if isinstance(layer, LSTM) else f"[{h}]"
         states = ", ".join(layer.states)
-        article = "an" if layer.kind in ("LSTM", "RNN") else "a"
-        about = f"One time step of {article} {layer.kind}, spelled out: {self.why.rstrip('.')}."
         return [
             "@keras.saving.register_keras_serializable()",
             f"class {self.name}(layers.Layer):",
-            *_indent([*_wrapped(about), ""]),
+            f'    """{_about(layer)}"""',
+            "",
             f"    def __init__(self, {', '.join(f'{size}: int' for size in sizes)}, **kwargs: Any) -> None:",
             "        super().__init__(**kwargs)",
             *_indent([f"self.{size} = {size}" for size in sizes], 2),
@@ -457,16 +456,13 @@ class _Cell:
                     gates = size // self.layer.units
                     sizes.append("self.units" if gates == 1 else f"{gates} * self.units")
                 else:
-                    state = "self.projection" if self._projected else "self.units"
-                    sizes.append(
-                        {"features": "input_shape[-1]", "state": state, "projection": "self.projection"}.get(
-                            axis, "self.units"
-                        )
-                    )
+                    state = "self.projected" if self._projected else "self.units"
+                    known = {"features": "input_shape[-1]", "state": state, "projection": state}
+                    sizes.append(known.get(axis, "self.units"))
             shape = f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
             initial = ', "orthogonal"' if name in ("recurrent", "candidate") else ""
             initial = ', "zeros"' if len(sizes) == 1 else initial
-            lines.append(f'self.{name} = self.add_weight({shape}{initial}, name="{name}")')
+            lines += _call(f"self.{name} = self.add_weight", f'{shape}{initial}, name="{name}"', indent=8)
         return lines
 
 
@@ -504,6 +500,26 @@ def _turned(layer: Layer) -> bool:
     """Whether a sequence has to be turned round after its layer."""
     backward = isinstance(layer, Recurrent) and layer.direction == "backward" and layer.output == "sequence"
     return backward and layer.order == "time"  # type: ignore[attr-defined]
+
+
+def _text(call: Call, *, used: int, after: int = 0, width: int = WIDTH) -> str:
+    """A call as text, cells and inputs written as people write them."""
+    cells = tuple(dict.fromkeys(name for name in targets(call) if "." not in name))
+    own = (
+        Counterpart(Layer, "keras.Input", (Arg("shape", "shape"),), positional=1),
+        Counterpart(Layer, "keras.layers.RNN", (Arg("cell", "cell"),), positional=1),
+        *(Counterpart(Layer, name, (Arg("units", "units"),), positional=1) for name in cells),
+    )
+    framework = _framework()
+    return expression(
+        call, replace(framework, layers=(*own, *framework.layers)), used=used, after=after, width=width
+    )
+
+
+def _call(function: str, arguments: str, indent: int) -> list[str]:
+    """The lines of a call, broken where it is too long for one."""
+    line = f"{function}({arguments})"
+    return [line] if indent + len(line) <= WIDTH else [f"{function}(", f"    {arguments}", ")"]
 
 
 def _around(call: Call, cell: Call) -> Call:
@@ -585,12 +601,23 @@ def _sentence(plan: Plan) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def _wrapped(text: str) -> list[str]:
-    """A docstring of at most 100 columns, broken after its first clause where it is longer."""
-    if len(text) <= 88:
-        return [f'"""{text}"""']
-    first, _, rest = text.partition(": ")
-    return [f'"""{first}.', "", rest[:1].upper() + rest[1:], '"""']
+def _about(layer: Recurrent) -> str:
+    """What a cell is, by what Keras's own cell lacks."""
+    parts = []
+    if isinstance(layer, LSTM):
+        words = {"peepholes": "peepholes", "coupled": "f = 1 - i", "projection": "a projection"}
+        parts += [text for word, text in words.items() if getattr(layer, word)]
+        if layer.gate_clip or layer.cell_clip or layer.projection_clip:
+            parts.append("clipping")
+        if layer.output_activation != layer.activation:
+            parts.append(f"an output of {layer.output_activation}")
+    elif layer.activation not in KERAS_3_NAMES:
+        parts.append(f"a candidate of {layer.activation}")
+    gates = getattr(layer, "gate_activation", None)
+    if gates is not None and gates not in KERAS_3_NAMES:
+        parts.append(f"gates of {gates}")
+    text = f"One time step of {'a' if layer.kind == 'GRU' else 'an'} {layer.kind}"
+    return f"{text} with {', '.join(parts)}." if parts else f"{text}."
 
 
 def _indent(lines: Sequence[str], depth: int = 1) -> list[str]:

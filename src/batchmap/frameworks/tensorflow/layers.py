@@ -1,8 +1,8 @@
 """The cells of TensorFlow 1 as rows and packs, and the functions that run them over time.
 
-A layer is a cell under a driver: `dynamic_rnn` for one direction, `bidirectional_dynamic_rnn` for both. Sizes,
-activation and clips belong to the cell; axes, type and lengths to the driver; a stack is a `MultiRNNCell`
-between the two.
+A layer is a cell under a driver: `dynamic_rnn` for one direction, `bidirectional_dynamic_rnn` for both.
+Sizes, activation and clips belong to the cell; axes, type and lengths to the driver; a stack is a
+`MultiRNNCell` between the two.
 """
 
 from __future__ import annotations
@@ -75,8 +75,10 @@ ACTIVATION = Values(
 GATES = Only("gate_activation", SIGMOID, "its gates are always sigmoid", SPELLED)
 BIAS = Only("bias", True, "it always has a bias", SPELLED)
 NOT_COMPUTED = Ignored(
-    ("reuse", "name", "dtype", "initializer", "num_unit_shards", "num_proj_shards", "trainable")
-    + tuple(f"{array}_initializer" for array in ("kernel", "bias")),
+    (
+        *("reuse", "name", "dtype", "trainable", "num_unit_shards", "num_proj_shards"),
+        *("initializer", "kernel_initializer", "bias_initializer"),
+    ),
     "says how the arrays are named, made or split, not what comes out",
 )
 STATE_IS_TUPLE = Ignored(("state_is_tuple",), "says whether c and h come apart, not what they are")
@@ -103,7 +105,9 @@ class Apart(Row):
                 'merge="separate", or one bidirectional_dynamic_rnn after the other (bm.write and bm.port)',
             )
         site.left_out["merge"] = spec.merge
-        site.notes.append(f"the outputs come back as a pair (forward, backward): merge them ({spec.merge}) afterwards")
+        site.notes.append(
+            f"the outputs come back as a pair (forward, backward): merge them ({spec.merge}) afterwards"
+        )
         return {}
 
     def lift(self, given: Mapping[str, Any], site: Site) -> dict[str, Any]:
@@ -135,7 +139,11 @@ def _driven(*initial: str, merge: Row) -> tuple[Row, ...]:
         Only("order", "time", "it has no backward pass of its own"),
         Only("padded", None, "outputs past the length of a case are zeros", SPELLED, same=("zero",)),
         Inferred("returned_state", True),
-        Inferred("carried_state", False, note="the state is carried by handing it to the next call as initial_state"),
+        Inferred(
+            "carried_state",
+            False,
+            note="the state is carried by handing it to the next call as initial_state",
+        ),
         TrainOnly("dropout"),
         TrainOnly("recurrent_dropout"),
         TrainOnly("dropout_between"),
@@ -147,7 +155,13 @@ def _elsewhere(name: str) -> tuple[str, ...]:
 
 
 RUN: tuple[Row, ...] = (
-    Repeat("layers", f"{CELLS}.MultiRNNCell", "cells", aliases=_elsewhere("MultiRNNCell"), scope="multi_rnn_cell/cell_{layer}/"),
+    Repeat(
+        "layers",
+        f"{CELLS}.MultiRNNCell",
+        "cells",
+        aliases=_elsewhere("MultiRNNCell"),
+        scope="multi_rnn_cell/cell_{layer}/",
+    ),
     Driver(
         "direction",
         "forward",
@@ -235,7 +249,12 @@ LAYERS = (
             Arg("units", "num_units"),
             GATES,
             BIAS,
-            Only("reset", "before", "its reset gate acts before the recurrent product", f'{SPELLED}, or reset="before"'),
+            Only(
+                "reset",
+                "before",
+                "its reset gate acts before the recurrent product",
+                f'{SPELLED}, or reset="before"',
+            ),
             ACTIVATION,
             NOT_COMPUTED,
             *RUN,
@@ -266,13 +285,21 @@ LAYERS = (
         (
             Arg("units", "units"),
             Values(
-                "activation", "activation", DENSE_FUNCTIONS, default=None, instead=SPELLED, same=_spellings(DENSE_FUNCTIONS)
+                "activation",
+                "activation",
+                DENSE_FUNCTIONS,
+                default=None,
+                instead=SPELLED,
+                same=_spellings(DENSE_FUNCTIONS),
             ),
             Arg("bias", "use_bias", True),
             Inferred("features"),
             Only("dtype", "float32", "its type is that of its data"),
             Ignored(("inputs", "activity_regularizer"), "is data, or matters in training only"),
-            Ignored(("kernel_regularizer", "bias_regularizer", "kernel_constraint", "bias_constraint"), "training only"),
+            Ignored(
+                ("kernel_regularizer", "bias_regularizer", "kernel_constraint", "bias_constraint"),
+                "training only",
+            ),
             NOT_COMPUTED,
         ),
         packs=(Pack("kernel", "kernel", "input unit"), Pack("bias", "bias", "unit")),
@@ -296,8 +323,8 @@ LAYERS = (
 def tutorial(words: Mapping[str, Any]) -> LSTM:
     """The layer that the words of the PTB tutorial describe (tutorials/rnn/ptb/ptb_word_lm.py).
 
-    words: size or hidden_size, and num_layers where there are several. A word vector is as wide as the state, the
-    forget bias is 0, and the state is carried from one window to the next.
+    words: size or hidden_size, and num_layers where there are several. A word vector is as wide as the state,
+    the forget bias is 0, and the state is carried from one window to the next.
 
     >>> tutorial({"batch_size": 20, "num_steps": 35, "size": 200})
     LSTM(features=200, units=200, carried_state=True)

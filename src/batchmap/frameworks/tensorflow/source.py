@@ -1,7 +1,7 @@
 """How TensorFlow 1 models are written: a `tf.Module` whose cells are run by `dynamic_rnn`, and `load`.
 
-Arrays go by the names that TensorFlow 1 gives its variables when each layer stands in a variable scope of its own
-name: "encoder/rnn/basic_lstm_cell/kernel", "encoder/bidirectional_rnn/fw/gru_cell/gates/kernel", "head/bias".
+Arrays go by the names that TensorFlow 1 gives its variables when each layer stands in a variable scope of its
+own name: "encoder/rnn/basic_lstm_cell/kernel", "encoder/bidirectional_rnn/fw/gru_cell/gates/kernel", "head/bias".
 """
 
 from __future__ import annotations
@@ -49,7 +49,21 @@ HOLES = False
 TRAINED: tuple[str, ...] = ()
 POINTWISE = (Dense, Dropout, Activation)  # they do the same at every time step as they stand
 TAKEN = (  # names that the emitted module uses itself
-    *("self", "tf", "tf1", "os", "Path", "load_file", "load", "HERE", "training", "x", "h", "mask", "lengths"),
+    *(
+        "self",
+        "tf",
+        "tf1",
+        "os",
+        "Path",
+        "load_file",
+        "load",
+        "HERE",
+        "training",
+        "x",
+        "h",
+        "mask",
+        "lengths",
+    ),
     *("forward", "backward", "right_padded_lengths", "hold_last", "name", "name_scope", "with_name_scope"),
     *("variables", "trainable_variables", "non_trainable_variables", "submodules"),
 )
@@ -96,7 +110,9 @@ def native_arrays(plan: Plan, weights: Mapping[str, Mapping[str, Any]]) -> dict[
         if isinstance(layer, Recurrent) and place.how == NATIVE and place.counterpart is not None:
             held = inside(layer, place.node.mask is not None)
             assert isinstance(held, Recurrent)
-            native = pack(place.counterpart, held, {_turned(key, held): array for key, array in stored.items()})
+            native = pack(
+                place.counterpart, held, {_turned(key, held): array for key, array in stored.items()}
+            )
             arrays |= {f"{scope}/{name}": array for name, array in native.items()}
         elif isinstance(layer, Recurrent) and place.how == SPELLED:
             for direction, inner in _scopes(layer, scope).items():
@@ -131,7 +147,7 @@ def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:
 
 
 class _Script:
-    """A lone layer on its way to text."""
+    """A lone layer on its way to text: from `inputs` to `outputs`, and the final state."""
 
     def __init__(self, layer: Recurrent, batch: Batch | None) -> None:
         if layer.features is None:
@@ -141,100 +157,179 @@ class _Script:
                 field="features",
             )
         self.layer = layer
-        self.single = unstack(layer)[0] if _chained(layer) else layer
+        self.both = layer.direction == "both"
+        self.ways = ("_fw", "_bw") if self.both else ("",)
         self.sizes = (batch.cases, batch.sequence_length) if batch else (None, None)
-        self.size = Name("size") if None not in self.sizes else layer.units
+        self.sized = None not in self.sizes
+        size = Name("size") if self.sized else layer.units
         self.cell: _Cell | None = None
+        held = inside(layer, False)
+        self.single = unstack(layer)[0] if _crossing(layer) else layer
         try:
-            _, lowered = choose(inside(self.single, False), _framework())
-            driver = lowered.call
-            self.native = _dressed(driver["cell_fw" if layer.direction == "both" else "cell"], layer, units=self.size)
+            _, lowered = choose(unstack(held)[0] if _crossing(layer) else held, _framework())  # type: ignore[arg-type]
+            self.native = _dressed(lowered.call["cell_fw" if self.both else "cell"], layer, units=size)
         except Unsupported:
-            if layer.layers > 1 and not _chained(layer):
-                self.single = unstack(layer)[0]
+            self.single = unstack(layer)[0]
             self.cell = _Cell(self.single, holes=False)
+            self.made = self.cell.sizes(layer, units=str(_text(size)))
+        self.looped = self.single.layers < layer.layers
+        if self.looped and layer.carried_state:
+            raise Unsupported(
+                f"a stack of {layer.layers} layers with carried_state=True cannot be written as one script",
+                "each layer of it is run by a call of its own, with a state of its own",
+                "the layers one by one",
+                framework="tensorflow",
+                field="carried_state",
+                value=True,
+            )
 
     def text(self) -> str:
-        blocks = ["\n".join(self.cell.lines())] if self.cell else []
-        code = "\n".join(self._body())
-        lines = [*(["import os", "", LEGACY, ""] if self.cell is None else []), *_imports(code + "".join(blocks))]
-        header = "\n".join(lines)
-        if blocks:
-            return f"{header}\n\n\n{blocks[0]}\n\n\n{code}\n"
-        return f"{header}\n{chr(10) * (1 if code.startswith(('size', 'batch', 'cell')) else 2)}{code}\n"
+        cell = "\n".join(self.cell.lines()) if self.cell else ""
+        code = "\n".join(self._sized() if self.sized else self._function())
+        lines = [*(["import os", "", LEGACY, ""] if self.cell is None else []), *_imports(cell + code)]
+        gap = "\n\n" if cell else "\n"
+        return "\n".join(lines) + "\n" + (f"\n\n{cell}\n" if cell else "") + f"{gap}{code}\n"
 
-    def _body(self) -> list[str]:
+    def _sized(self) -> list[str]:
+        """A script for data of known sizes."""
         layer = self.layer
-        run = self._run()
-        if None in self.sizes:
-            axes = "cases, time" if layer.cases_first else "time, cases"
-            returned = ["    return x" if layer.returned_state is False else "    return x, state"]
-            return [
-                f"def {layer.kind.lower()}(x: tf.Tensor) -> {_returned(layer)}:",
-                f'    """x: [{axes}, {layer.features}]."""',
-                *_indent(run, 1),
-                *returned,
-            ]
         names = ("batch_size", "num_steps") if layer.cases_first else ("num_steps", "batch_size")
         axes = "cases, time, features" if layer.cases_first else "time, cases, features"
+        inputs = (
+            f"inputs = tf.zeros([{names[0]}, {names[1]}, {layer.features}]{_dtype_argument(layer)})  # {axes}"
+        )
+        sizes = [f"batch_size = {self.sizes[0]}", f"num_steps = {self.sizes[1]}", f"size = {layer.units}"]
+        if self.looped:
+            head = f"for layer in range({layer.layers}):"
+            return [*sizes, "", inputs, *self._loop(head, self._cells(*self._place()))]
         return [
-            f"batch_size = {self.sizes[0]}",
-            f"num_steps = {self.sizes[1]}",
-            f"size = {layer.units}",
+            *sizes,
             "",
-            f"x = tf.zeros([{names[0]}, {names[1]}, {layer.features}]{_dtype_argument(layer)})  # {axes}",
-            *run,
+            *self._cells(),
+            *self._initial("batch_size"),
+            inputs,
+            *self._run("inputs"),
+            *self._last(),
         ]
 
-    def _made(self, scope: str, features: str) -> str:
-        if self.cell is None:
-            return expression(self.native, _framework())
-        return f"{self.cell.name}({scope}, {features}, {self.cell.sizes(self.single, units=str(_text(self.size)))})"
+    def _function(self) -> list[str]:
+        """A function for data of any size."""
+        layer = self.layer
+        axes = "cases, time" if layer.cases_first else "time, cases"
+        cells = self._cells()
+        body = [*self._run("inputs"), *self._last()]
+        if self.looped:
+            layers, head = f"for layer in range({layer.layers})", ", ".join(f"cell{way}" for way in self.ways)
+            made = self._cells(*self._place())
+            cells = [
+                f"cells{way} = [{line.partition(' = ')[2]} {layers}]"
+                for way, line in zip(self.ways, made, strict=True)
+            ]
+            zipped = (
+                f"zip({', '.join(f'cells{way}' for way in self.ways)}, strict=True)" if self.both else "cells"
+            )
+            body = self._loop(f"for layer, {f'({head})' if self.both else head} in enumerate({zipped}):", [])
+        state = "states" if self.looped else f"({self._states()})" if self.both else "state"
+        output = "tuple[tf.Tensor, tf.Tensor]" if layer.merge == "separate" else "tf.Tensor"
+        result = "output" if layer.output == "last" else "outputs"
+        stated = layer.returned_state or layer.carried_state
+        given = ["inputs: tf.Tensor", *(f"state{way}: tuple" for way in self.ways if layer.carried_state)]
+        about = f"inputs: [{axes}, {layer.features}]."
+        if layer.carried_state:
+            about += (
+                f"\n\nstate: that of the window before, at first cell.zero_state(cases, tf.{layer.dtype})."
+            )
+        return [
+            *cells,
+            "",
+            "",
+            f"def {layer.kind.lower()}({', '.join(given)}) -> {f'tuple[{output}, tuple]' if stated else output}:",
+            *_indent(("    " + quoted(about, 4)).split("\n"), 0),
+            *_indent(body, 1),
+            f"    return {result}, {state}" if stated else f"    return {result}",
+        ]
 
-    def _run(self) -> list[str]:
-        """From x, the data, to x, the output, and state."""
+    def _states(self) -> str:
+        return ", ".join(f"state{way}" for way in self.ways)
+
+    def _place(self) -> tuple[str, str]:
+        """The scope and the features of one layer in a loop over layers."""
+        return "layer_{layer}", f"{self.layer.input_size(1)} if layer else {self.layer.features}"
+
+    def _cells(self, scope: str = "", features: str = "") -> list[str]:
+        """One cell for each direction."""
+        lines = []
+        for way in self.ways:
+            if self.cell is None:
+                used = len(f"cell{way} = ")
+                lines.append(f"cell{way} = {expression(self.native, _framework(), used=used)}")
+                continue
+            quote = 'f"' if scope else '"'
+            name = (
+                f"{scope or self.layer.kind.lower()}/{way[1:]}" if way else scope or self.layer.kind.lower()
+            )
+            made = [f'{quote}{name}"', features or str(self.layer.features), self.made]
+            lines += _wrapped(f"cell{way} = {self.cell.name}(", made, ")", 0)
+        return lines
+
+    def _initial(self, cases: str) -> list[str]:
+        """The states that the cells start from, where those are carried."""
+        if not self.layer.carried_state:
+            return []
+        comment = "  # of the first window"
+        return [
+            f"state{way} = cell{way}.zero_state({cases}, tf.{self.layer.dtype}){comment}" for way in self.ways
+        ]
+
+    def _run(self, inputs: str, scope: str = "") -> list[str]:
+        """From inputs to outputs over all time steps."""
         layer, lines = self.layer, []
-        both = layer.direction == "both"
-        chained = layer.layers > 1 and self.single.layers == 1
-        scope = 'f"layer_{layer}"' if chained else literal(layer.kind.lower())
-        features = f"{layer.input_size(1)} if layer else {layer.features}" if chained else str(layer.features)
         time = 1 if layer.cases_first else 0
         if layer.direction == "backward":
-            lines.append(f"x = tf.reverse(x, [{time}])")
-        ways = ("_fw", "_bw") if both else ("",)
-        for way in ways:
-            inner = scope if not both else f'{scope[:-1]}/{way[1:]}"'
-            made = self._made(inner, features)
-            if len(made) > 90 and self.cell is None:
-                made = expression(self.native, _framework(), used=len(f"cell{way} = "))
-            lines.append(f"cell{way} = {made}")
-        arguments = [*(f"cell{way}" for way in ways), "x"]
-        if layer.carried_state and not chained:
-            type_ = f"tf.{layer.dtype}"
-            cases = "batch_size" if None not in self.sizes else f"tf.shape(x)[{1 - time}]"
-            lines += [f"state{way} = cell{way}.zero_state({cases}, {type_})" for way in ways]
-            arguments += [f"initial_state{way}=state{way}" for way in ways]
+            lines.append(f"{inputs} = tf.reverse({inputs}, [{time}])")
+        arguments = [*(f"cell{way}" for way in self.ways), inputs]
+        if layer.carried_state:
+            arguments += [f"initial_state{way}=state{way}" for way in self.ways]
         arguments.append(f"dtype=tf.{layer.dtype}")
         if not layer.cases_first:
             arguments.append("time_major=True")
-        if chained and self.cell is None:
-            arguments.append(f"scope={scope}")
-        outputs = "(forward, backward)" if both else "x"
-        states = "(state_fw, state_bw)" if both else "state"
-        comment = "  # each state starts the next window" if layer.carried_state and not chained else ""
-        lines += _wrapped(f"{outputs}, {states} = {_driver(layer)}(", arguments, ")" + comment, 0)
-        merged = _merged(layer, "forward", "backward") if both else ""
-        if both and (layer.output == "sequence" or chained):
-            lines.append(f"x = {merged}")
-        if chained:
-            lines = [f"for layer in range({layer.layers}):", *_indent(lines, 1)]
+        if scope and self.cell is None:
+            arguments.append(f'scope=f"{scope}"')
+        outputs = "(forward, backward)" if self.both else "outputs"
+        states = f"({self._states()})" if self.both else "state"
+        lines += _wrapped(f"{outputs}, {states} = {_driver(layer)}(", arguments, ")", 0)
+        if layer.output == "sequence" and not scope:
+            if self.both:
+                lines.append(f"outputs = {_merged(layer, 'forward', 'backward')}")
+            elif layer.direction == "backward" and layer.order == "time":
+                lines.append(f"outputs = tf.reverse(outputs, [{time}])")
+        return lines
+
+    def _last(self) -> list[str]:
+        """The last output, where that is what the layer returns."""
+        layer = self.layer
+        if layer.output == "sequence":
+            return []
+        h = "" if not isinstance(layer, LSTM) else ".h" if self.cell is None else "[-1]"
         top = "[-1]" if self.single.layers > 1 else ""
-        h = ".h" if isinstance(layer, LSTM) and self.cell is None else "[-1]" if isinstance(layer, LSTM) else ""
-        if layer.output == "last":
-            last = _merged(layer, f"state_fw{top}{h}", f"state_bw{top}{h}") if both else f"state{top}{h}"
-            lines.append(f"x = {last}  # cases, units")
-        elif layer.direction == "backward" and layer.order == "time":
-            lines.append(f"x = tf.reverse(x, [{time}])")
+        last = [f"state{way}{top}{h}" for way in self.ways]
+        return [f"output = {_merged(layer, *last) if self.both else last[0]}  # cases, units"]
+
+    def _loop(self, head: str, cells: list[str]) -> list[str]:
+        """One layer after the other, each reading what the one below gives."""
+        layer = self.layer
+        body = [*cells, *self._run("outputs", self._place()[0])]
+        if self.both:
+            body.append(f"outputs = {_merged(layer, 'forward', 'backward')}")
+        elif layer.direction == "backward":
+            body.append(f"outputs = tf.reverse(outputs, [{1 if layer.cases_first else 0}])")
+        collected = layer.returned_state and not self.sized
+        if collected:
+            body.append(f"states.append(({self._states()}))" if self.both else "states.append(state)")
+        lines = ["outputs = inputs", *(["states = []"] if collected else [])]
+        lines += [head, *_indent(body, 1), *self._last()]
+        if layer.order == "processing":
+            lines.append(f"outputs = tf.reverse(outputs, [{1 if layer.cases_first else 0}])")
         return lines
 
 
@@ -248,6 +343,7 @@ class _Writer:
         self.shapes = model_shapes(plan.model)
         self.variables = {entry.name: self.names[entry.name] for entry in plan.model.inputs}
         self.cells: list[_Cell] = []
+        self.masked: set[str] = set()
         self.functions: dict[str, str] = {}
         self.definitions: list[str] = []
         self.body: list[str] = []
@@ -305,7 +401,8 @@ class _Writer:
     def _docstring(self) -> list[str]:
         layers = [_plain(place.layer) for place in self.plan.places]
         words = [
-            ("bidirectional " if isinstance(layer, Recurrent) and layer.direction == "both" else "") + type(layer).__name__
+            ("bidirectional " if isinstance(layer, Recurrent) and layer.direction == "both" else "")
+            + type(layer).__name__
             for layer in layers
             if isinstance(layer, (Recurrent, Embedding, Dense))
         ]
@@ -314,7 +411,11 @@ class _Writer:
             about = f"{self.names[entry.name]}: {_axes(self.shapes[entry.name])} {entry.dtype}"
             for node in self.model.nodes:
                 if entry.name in node.inputs and node.name in self._lengths_needed():
-                    value = node.layer.padding if isinstance(node.layer, Embedding) else getattr(node.layer, "value", 0)
+                    value = (
+                        node.layer.padding
+                        if isinstance(node.layer, Embedding)
+                        else getattr(node.layer, "value", 0)
+                    )
                     about += f", padded with {value} on the right"
             lines.append(about + ".")
         lines.append(f"Returns {' and '.join(_axes(self.shapes[name]) for name in self.model.outputs)}.")
@@ -335,7 +436,7 @@ class _Writer:
         """Gives a node's value a name: x where only the next line reads it, else the node's own."""
         variable = self._variable(node)
         self.variables[node.name] = variable
-        if value in self.variables.values() and value != variable:
+        if value in self.variables.values() and value not in ("x", variable):
             self.variables[node.name] = value
         elif value != variable:
             self.body.append(f"{variable} = {value}")
@@ -379,12 +480,16 @@ class _Writer:
             x = f"tf.concat([{', '.join(values)}], axis=-1)"
         elif isinstance(layer, Flatten):
             if shape.names[0] == "time":
-                x = f"tf.transpose({x}, [1, 0, {', '.join(map(str, range(2, len(shape.names))))}])".replace(", ]", "]")
+                x = f"tf.transpose({x}, [1, 0, {', '.join(map(str, range(2, len(shape.names))))}])".replace(
+                    ", ]", "]"
+                )
             size = self.shapes[node.name].size("features")
             x = f"tf.reshape({x}, [-1, {size}])" if size else f"tf.reshape({x}, [tf.shape({x})[0], -1])"
         elif isinstance(layer, Step):
             x = f"{x}[{':, ' * shape.names.index('time')}{layer.index}]"
-        elif isinstance(layer, Masking) and any(reader.mask != node.name for reader in self.model.readers(node.name)):
+        elif isinstance(layer, Masking) and any(
+            reader.mask != node.name for reader in self.model.readers(node.name)
+        ):
             x = f"{x} * tf.cast({self._condition(node)}, {x}.dtype)[..., None]"
         self._assign(node, x)
 
@@ -436,7 +541,11 @@ class _Writer:
         both = layer.direction == "both"
         stacked = layer.layers > 1
         if layer.output == "last":
-            left = "_, state" if stacked else f"_, {_state(layer, ('forward', 'backward') if both else (target,))}"
+            left = (
+                "_, state"
+                if stacked
+                else f"_, {_state(layer, ('forward', 'backward') if both else (target,))}"
+            )
         else:
             left = "(forward, backward), _" if both else f"{target}, _"
         self.body += _wrapped(f"{left} = {_driver(layer)}(", arguments, ")", 8)
@@ -481,7 +590,9 @@ class _Writer:
             assert place.call is not None
             native = _dressed(place.call["cell_fw" if both else "cell"], layer)
             used = len(attribute) + 3
-            self.definitions.append(f"{attribute} = {expression(native, self.plan.framework, indent=8, used=used)}")
+            self.definitions.append(
+                f"{attribute} = {expression(native, self.plan.framework, indent=8, used=used)}"
+            )
             variables = f"{scope}/bidirectional_rnn/{WAYS[direction]}" if both else f"{scope}/rnn"
             self.definitions += [
                 f'with tf1.variable_scope("{variables}"):',
@@ -509,9 +620,8 @@ class _Writer:
 
     def _condition(self, node: Node) -> str:
         """The text of a mask, True at valid steps."""
-        mask = self._mask_name(node.name)
-        if mask in self.functions.get("masks", "").split():
-            return mask
+        if node.name in self.masked:
+            return self._mask_name(node.name)
         x = self.variables[node.inputs[0]]
         if isinstance(node.layer, Embedding):
             return f"tf.not_equal({x}, {node.layer.padding})"
@@ -524,6 +634,7 @@ class _Writer:
         holes = [place for place in readers if self.plan.padding == "any" and place.how == SPELLED]
         condition = self._condition(node)
         if holes:
+            self.masked.add(node.name)
             self.body.append(f"{self._mask_name(node.name)} = {condition}")
             condition = self._mask_name(node.name)
         if node.name in self._lengths_needed():
@@ -558,7 +669,9 @@ class _Cell:
         changes: dict[str, Any] = {"direction": "forward", "merge": "concat", "order": "time", "layers": 1}
         changes |= {"dropout": 0.0, "recurrent_dropout": 0.0, "dropout_between": 0.0, "cases_first": True}
         changes |= {"returned_state": False, "carried_state": False, "output": "sequence"}
-        self.layer = replace(layer, **changes, **({} if holes else {"padded": None}))
+        if not holes:
+            changes["padded"] = None
+        self.layer = replace(layer, **changes)
         self.holes = holes
         self.recording = record(replace(self.layer, features=self.layer.features or 1))
         traits = _traits(layer)
@@ -567,7 +680,9 @@ class _Cell:
         self.traits = [phrase for _, phrase in traits]
         settled = replace(self.layer, features=1, units=1)
         if isinstance(settled, LSTM) and settled.projection:
-            settled = replace(settled, projection=1)
+            settled = replace(
+                settled, projection=1
+            )  # sizes are arguments, so cells of any size share a class
         self.key = (settled, holes)
 
     @property
@@ -585,35 +700,45 @@ class _Cell:
         state = "tuple[tf.Tensor, tf.Tensor]" if two else "tf.Tensor"
         projection = ", projection: int" if self.projected else ""
         output = "projection" if self.projected else "units"
-        zero = "tf.zeros([cases, {}], dtype)"
-        zeros = ", ".join(zero.format(f"self.state_size[{k}]") for k in (0, 1)) if two else zero.format("self.state_size")
+        zeros = "tf.zeros([cases, self.state_size], dtype)"
+        if two:
+            zeros = "tuple(tf.zeros([cases, size], dtype) for size in self.state_size)"
         given = "inputs: tuple[tf.Tensor, tf.Tensor]" if self.holes else "x: tf.Tensor"
         past = f"state: {state}" if two or self.holes else f"h: {state}"
-        sizes = f"self.state_size = (units, {output})" if two else f"self.state_size = {output}"
+        call = _wrapped("def __call__(", [f"self, {given}, {past}"], f") -> tuple[tf.Tensor, {state}]:", 4)
+        sizes = [f"self.state_size = self.output_size = {output}"]
+        if two:
+            sizes = [f"self.state_size = (units, {output})", f"self.output_size = {output}"]
         return [
             f"class {self.name}(tf.Module):",
             *_indent(self._docstring(), 1),
             "",
             f"    def __init__(self, name: str, features: int, units: int{projection}) -> None:",
             "        super().__init__()",
-            f"        {sizes}",
-            f"        self.output_size = {output}",
+            *_indent(sizes, 2),
             *_indent(self._parameters(), 2),
             "",
             f"    def zero_state(self, cases: tf.Tensor, dtype: tf.DType) -> {state}:",
             f"        return {zeros}",
             "",
-            f"    def __call__(self, {given}, {past}) -> tuple[tf.Tensor, {state}]:",
+            *_indent(call, 1),
             *_indent(self._body(), 2),
         ]
 
     def _docstring(self) -> list[str]:
-        lines = [f"One time step of {_article(self.layer.kind)} with {_joined(self.traits) or 'padding anywhere'}.", ""]
+        lines = [
+            f"One time step of {_article(self.layer.kind)} with {_joined(self.traits) or 'padding anywhere'}.",
+            "",
+        ]
         if self.holes:
-            lines.append("inputs: x [cases, features] and, False at padding, a mask [cases, 1]; the state passes over it.")
+            lines.append("inputs: x [cases, features], and a mask [cases, 1], False where nothing changes.")
         else:
             lines.append("x: [cases, features].")
-        lines[-1] += " State: (c, h), each [cases, units]." if len(self.layer.states) == 2 else " State: h [cases, units]."
+        lines.append(
+            "State: (c, h), each [cases, units]."
+            if len(self.layer.states) == 2
+            else "State: h [cases, units]."
+        )
         return quoted("\n".join(lines)).split("\n")
 
     def _parameters(self) -> list[str]:
@@ -661,8 +786,10 @@ def _framework() -> Framework:
 
 def _names(plan: Plan) -> dict[str, str]:
     """Identifiers for inputs and layers: the attributes and the variable scopes of the source."""
-    wanted = [entry.name for entry in plan.model.inputs] + [node.name for node in plan.model.nodes]
-    return identifiers(wanted, TAKEN)
+    inputs, nodes = plan.model.inputs, plan.model.nodes
+    wanted = [entry.name for entry in inputs] + [node.name for node in nodes]
+    free = [entry.name for entry in inputs] == ["x"] and plan.model.readers("x") == nodes[:1]
+    return identifiers(wanted, [name for name in TAKEN if not (free and name == "x")])
 
 
 def _plain(layer: Layer) -> Layer:
@@ -694,8 +821,8 @@ def _dressed(cell: Any, layer: Recurrent, units: Any = None) -> Any:
     return Call(cell.target, arguments)
 
 
-def _chained(layer: Recurrent) -> bool:
-    """Whether a stack is one layer after the other: what the directions found has to meet in between."""
+def _crossing(layer: Recurrent) -> bool:
+    """Whether the directions of a stack meet between its layers, so that these are run one after the other."""
     return layer.layers > 1 and layer.direction == "both" and layer.merge != "separate"
 
 
@@ -723,11 +850,6 @@ def _dtype_argument(layer: Recurrent) -> str:
     return "" if layer.dtype == "float32" else f", tf.{layer.dtype}"
 
 
-def _returned(layer: Recurrent) -> str:
-    output = "tuple[tf.Tensor, tf.Tensor]" if layer.merge == "separate" else "tf.Tensor"
-    return f"tuple[{output}, object]" if layer.returned_state else output
-
-
 def _imports(code: str) -> list[str]:
     lines = ["import tensorflow as tf"] if "tf." in code.replace("tf1.", "") else []
     return [*lines, *(["import tensorflow.compat.v1 as tf1"] if "tf1." in code else [])]
@@ -749,7 +871,11 @@ def _wrapped(opening: str, arguments: Sequence[str], closing: str, indent: int) 
 
 
 def _axes(shape: Shape) -> str:
-    return "[" + ", ".join(name if size is None or name == "cases" else str(size) for name, size in shape.axes) + "]"
+    return (
+        "["
+        + ", ".join(name if size is None or name == "cases" else str(size) for name, size in shape.axes)
+        + "]"
+    )
 
 
 def _listed(words: Sequence[str]) -> str:

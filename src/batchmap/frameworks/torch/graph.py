@@ -189,14 +189,18 @@ class _Reader:
         part = self.module.get_submodule(node.target)
         name = node.target
         if name in self.called:
-            raise self._refuse(node, f'its layer "{name}" is called twice, so that both calls share one set of weights')
+            raise self._refuse(
+                node, f'its layer "{name}" is called twice, so that both calls share one set of weights'
+            )
         kind = type(part).__name__.lower()
         if kind == "identity":
             return arguments[0]
         if counterpart_of(part) is None:
             if kind in ACTIVATIONS and not (kind == "softmax" and part.dim != -1):
                 return self._add(name, Activation(activation=ACTIVATIONS[kind]), (arguments[0],))
-            raise self._refuse(node, f'its layer "{name}" is a {type(part).__name__}, which nobody has a row for')
+            raise self._refuse(
+                node, f'its layer "{name}" is a {type(part).__name__}, which nobody has a row for'
+            )
         self.called.add(name)
         layer, arrays = read_layer(part)
         if isinstance(layer, Recurrent):
@@ -207,7 +211,13 @@ class _Reader:
         return value
 
     def _recurrent(
-        self, node: Any, name: str, layer: Recurrent, arrays: Any, arguments: list[Any], options: dict[str, Any]
+        self,
+        node: Any,
+        name: str,
+        layer: Recurrent,
+        arrays: Any,
+        arguments: list[Any],
+        options: dict[str, Any],
     ) -> Run:
         if len(arguments) > 1 or options:
             raise self._refuse(node, f'its layer "{name}" is given initial states')
@@ -218,11 +228,11 @@ class _Reader:
         if isinstance(given, Packed):
             lengths, given = given.lengths, given.value
         self.weights[name] = arrays
-        layer = replace(layer, returned_state=False)
+        layer = layer.replace(returned_state=False)
         mask = None
         if lengths is not None:
             mask = self._masker(node, lengths)
-            layer = replace(layer, padded="zero")
+            layer = layer.replace(padded="zero")
         self.nodes.append(Node(name, layer, (self._value(given).name,), mask))
         return Run(name, layer, packed=lengths)
 
@@ -239,8 +249,10 @@ class _Reader:
             return value[index]
         if isinstance(value, Run):
             if value.part == "":
-                return replace(value, part="output") if index == 0 else replace(
-                    value, part="states" if isinstance(value.layer, LSTM) else "h"
+                return (
+                    replace(value, part="output")
+                    if index == 0
+                    else replace(value, part="states" if isinstance(value.layer, LSTM) else "h")
                 )
             if value.part == "states":
                 if index != 0:
@@ -284,7 +296,7 @@ class _Reader:
                 framework="torch",
                 field="output",
             )
-        layer = replace(self.nodes[place].layer, output="last", padded=None)  # type: ignore[call-arg]
+        layer = self.nodes[place].layer.replace(output="last", padded=None)
         self.nodes[place] = replace(self.nodes[place], layer=layer)
         return Value(run.name)
 
@@ -317,11 +329,14 @@ class _Reader:
     ) -> Packed:
         if not isinstance(lengths, Lengths):
             raise self._refuse(
-                node, "its lengths come from outside; batchmap reads lengths computed from the tokens, (tokens != 0).sum(1)"
+                node,
+                "its lengths come from outside; batchmap reads lengths computed from the tokens, (tokens != 0).sum(1)",
             )
         return Packed(self._value(value), lengths)
 
-    def _do_pad_packed_sequence(self, node: Any, value: Any, batch_first: bool = False, **options: Any) -> Any:
+    def _do_pad_packed_sequence(
+        self, node: Any, value: Any, batch_first: bool = False, **options: Any
+    ) -> Any:
         if not isinstance(value, Run) or value.part != "output":
             raise self._refuse(node, "it unpacks what no recurrent layer gave")
         return (replace(value, packed=None), value.packed)
@@ -331,7 +346,9 @@ class _Reader:
             raise self._refuse(node, "it flattens the cases too (start_dim must be 1)")
         return self._add("flatten", Flatten(), (value,))
 
-    def _do_dropout(self, node: Any, value: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    def _do_dropout(
+        self, node: Any, value: Any, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Any:
         return self._value(value)
 
     def _do_squeeze(self, node: Any, value: Any, dim: Any = None) -> Any:
@@ -340,7 +357,9 @@ class _Reader:
         raise self._refuse(node, "squeeze has no canonical reading here")
 
     def _add(self, name: str, layer: Layer, given: tuple[Any, ...]) -> Value:
-        names = {node.name for node in self.nodes} | {value.name for value in self.values.values() if isinstance(value, Value)}
+        names = {node.name for node in self.nodes} | {
+            value.name for value in self.values.values() if isinstance(value, Value)
+        }
         label, count = name, 1
         while label in names:
             count += 1
@@ -362,7 +381,11 @@ class _Reader:
             return self._last(value.run)
         if isinstance(value, Run) and value.part == "output":
             return Value(value.name)
-        if isinstance(value, Run) and value.part == "h" and value.layer.layers * len(value.layer.directions) == 1:
+        if (
+            isinstance(value, Run)
+            and value.part == "h"
+            and value.layer.layers * len(value.layer.directions) == 1
+        ):
             raise Unsupported(
                 f'{self.title} uses the state h of "{value.name}" with its leading axis',
                 instead="h[-1], which is [cases, units]",
@@ -398,7 +421,11 @@ class _Reader:
         if trace:
             where = " at: " + trace.strip().splitlines()[-1].strip()
         return Unsupported(
-            f"{self.title}.forward cannot be read{where}", because, framework="torch", field="forward", value=str(node)
+            f"{self.title}.forward cannot be read{where}",
+            because,
+            framework="torch",
+            field="forward",
+            value=str(node),
         )
 
 
@@ -409,12 +436,16 @@ def _fused(nodes: tuple[Node, ...], outputs: tuple[str, ...]) -> tuple[Node, ...
     for node in nodes:
         node = replace(node, inputs=tuple(merged.get(name, name) for name in node.inputs))
         below = next((found for found in result if node.inputs and found.name == node.inputs[0]), None)
-        alone = below is not None and below.name not in outputs and sum(below.name in n.inputs for n in nodes) == 1
+        alone = (
+            below is not None
+            and below.name not in outputs
+            and sum(below.name in n.inputs for n in nodes) == 1
+        )
         if below is not None and alone:
             place = result.index(below)
             layer = below.layer
             if isinstance(node.layer, Activation) and isinstance(layer, Dense) and layer.activation == LINEAR:
-                result[place] = replace(below, layer=replace(layer, activation=node.layer.activation))
+                result[place] = replace(below, layer=layer.replace(activation=node.layer.activation))
                 merged[node.name] = below.name
                 continue
             if (
@@ -423,7 +454,7 @@ def _fused(nodes: tuple[Node, ...], outputs: tuple[str, ...]) -> tuple[Node, ...
                 and layer.direction == "forward"
                 and below.mask is None
             ):
-                result[place] = replace(below, layer=replace(layer, output="last"))
+                result[place] = replace(below, layer=layer.replace(output="last"))
                 merged[node.name] = below.name
                 continue
         result.append(node)
@@ -432,5 +463,3 @@ def _fused(nodes: tuple[Node, ...], outputs: tuple[str, ...]) -> tuple[Node, ...
 
 def _snake(name: str) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() and k else c.lower() for k, c in enumerate(name))
-
-

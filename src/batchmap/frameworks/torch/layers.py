@@ -48,7 +48,9 @@ def _recurrent(*own: Row, after_units: tuple[Row, ...] = ()) -> tuple[Row, ...]:
         *own,
         Only("merge", "concat", "it concatenates its directions", 'merge="concat", and merge afterwards'),
         Inferred(
-            "output", "sequence", note="it returns every step; the last output is the final state h of the top layer"
+            "output",
+            "sequence",
+            note="it returns every step; the last output is the final state h of the top layer",
         ),
         Only("order", "time", "it has no backward pass of its own"),
         Only("padded", None, "packed sequences come back with zeros past their end", SPELLED, same=("zero",)),
@@ -130,7 +132,10 @@ LAYERS = (
         (
             Arg("tokens", "num_embeddings"),
             Arg("features", "embedding_dim"),
-            Inferred("padding", note="padding={value} marks nothing here: lengths are given to the layers that read it"),
+            Inferred(
+                "padding",
+                note="padding={value} marks nothing here: lengths are given to the layers that read it",
+            ),
             Ignored(("padding_idx",), "matters in training only"),
             Fixed("max_norm", None, "it changes the table while running", default=None),
             Ignored(("norm_type", "scale_grad_by_freq", "sparse"), "matters in training only"),

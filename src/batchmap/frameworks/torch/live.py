@@ -189,10 +189,14 @@ def run_layer(
         size = layer.units if state == "c" else layer.state_size
         rows = [(initial or {}).get(f"{index}.{way}.{state}") for index, way in places]
         states.append(
-            torch.stack([
-                torch.zeros(cases, size, dtype=dtype) if row is None else torch.as_tensor(row, dtype=dtype)
-                for row in rows
-            ])
+            torch.stack(
+                [
+                    torch.zeros(cases, size, dtype=dtype)
+                    if row is None
+                    else torch.as_tensor(row, dtype=dtype)
+                    for row in rows
+                ]
+            )
         )
     start = tuple(states) if len(states) > 1 else states[0]
     steps = data.shape[1 if layer.cases_first else 0]

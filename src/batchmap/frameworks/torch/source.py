@@ -8,17 +8,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchmap.errors import Unsupported
+from batchmap.frameworks.torch.cells import Cell, cell_name, indent, listed
 from batchmap.frameworks.torch.spelling import SPELLING
 from batchmap.mapping.calls import Call
 from batchmap.mapping.conversion import choose
 from batchmap.mapping.packs import pack
 from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan
-from batchmap.source.cell import Recording, applied, record
+from batchmap.source.cell import applied
 from batchmap.source.write import class_name, expression, identifiers, module, string
-from batchmap.spec.cells import packed, part_axes
-from batchmap.spec.formulas import LINEAR, SIGMOID, TANH, Formula
+from batchmap.spec.cells import packed
+from batchmap.spec.formulas import LINEAR
 from batchmap.spec.layers import (
-    GRU,
     LSTM,
     Activation,
     Concatenate,
@@ -42,10 +42,55 @@ EXPRESSIONS = frozenset({Activation, Step, Concatenate, Masking, Flatten})
 HOLES = False
 TRAINED: tuple[str, ...] = ()
 TAKEN = (  # names that the emitted module uses itself
-    *("self", "torch", "nn", "F", "Path", "Tensor", "load_file", "load", "HERE", "h", "c", "t", "mask", "lengths"),
-    *("forward", "backward", "train", "eval", "training", "parameters", "buffers", "modules", "children", "type", "to"),
-    *("float", "double", "half", "apply", "register_buffer", "state_dict", "load_state_dict", "zero_grad", "compile"),
-    *("pack_padded_sequence", "pad_packed_sequence", "right_padded_lengths", "hold_last", "cuda", "cpu", "share_memory"),
+    *(
+        "self",
+        "torch",
+        "nn",
+        "F",
+        "Path",
+        "Tensor",
+        "load_file",
+        "load",
+        "HERE",
+        "h",
+        "c",
+        "t",
+        "mask",
+        "lengths",
+    ),
+    *(
+        "forward",
+        "backward",
+        "train",
+        "eval",
+        "training",
+        "parameters",
+        "buffers",
+        "modules",
+        "children",
+        "type",
+        "to",
+    ),
+    *(
+        "float",
+        "double",
+        "half",
+        "apply",
+        "register_buffer",
+        "state_dict",
+        "load_state_dict",
+        "zero_grad",
+        "compile",
+    ),
+    *(
+        "pack_padded_sequence",
+        "pad_packed_sequence",
+        "right_padded_lengths",
+        "hold_last",
+        "cuda",
+        "cpu",
+        "share_memory",
+    ),
 )
 LENGTHS = '''
 def right_padded_lengths(mask: Tensor) -> Tensor:
@@ -74,7 +119,9 @@ def inside(layer: Layer, masked: bool) -> Layer:
         changes: dict[str, Any] = {"output": "sequence", "order": "time", "padded": None, "merge": "concat"}
         changes |= {"dropout": 0.0, "recurrent_dropout": 0.0, "carried_state": False}
         if masked and layer.direction == "both" and layer.output == "sequence" and layer.padded == "held":
-            changes["padded"] = "held"  # the backward half has nothing to repeat yet: no native layer does that
+            changes["padded"] = (
+                "held"  # the backward half has nothing to repeat yet: no native layer does that
+            )
         if layer.direction == "backward" and not masked:
             changes["direction"] = "forward"
         return replace(layer, **changes, returned_state=True)
@@ -119,7 +166,7 @@ def describe(place: Place) -> str:
     """What a layer that is no native one becomes, in a word or two."""
     layer = _plain(place.layer)
     if isinstance(layer, Recurrent):
-        return f"{_cell_name(layer)}({_Cell(layer, masked=place.node.mask is not None).sizes(layer)})"
+        return f"{cell_name(layer)}({Cell(layer, masked=place.node.mask is not None).sizes(layer)})"
     if isinstance(layer, Activation):
         return applied(layer.activation, "x", SPELLING)
     if isinstance(layer, Masking):
@@ -134,7 +181,9 @@ def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:
     if layer.merge == "separate":
         layer = replace(layer, merge="concat")
     try:
-        counterpart, lowered = choose(inside(layer, False) if layer.direction != "backward" else layer, _framework())
+        counterpart, lowered = choose(
+            inside(layer, False) if layer.direction != "backward" else layer, _framework()
+        )
     except Unsupported:
         if layer.layers > 1 or layer.direction != "forward":
             raise
@@ -144,7 +193,11 @@ def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:
     imports = ["from torch import nn"]
     if batch is not None and batch.cases and batch.sequence_length:
         imports.append("import torch")
-        sizes = (batch.cases, batch.sequence_length) if layer.cases_first else (batch.sequence_length, batch.cases)
+        sizes = (
+            (batch.cases, batch.sequence_length)
+            if layer.cases_first
+            else (batch.sequence_length, batch.cases)
+        )
         axes = "cases, time, features" if layer.cases_first else "time, cases, features"
         lines += ["", f"x = torch.zeros({sizes[0]}, {sizes[1]}, {layer.features})  # {axes}"]
         state = "(h, c)" if isinstance(layer, LSTM) else "h"
@@ -158,11 +211,14 @@ def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:
 
 
 def _spelled_layer(layer: Recurrent, batch: Batch | None) -> str:
-    cell = _Cell(layer, masked=False, states=True)
+    cell = Cell(layer, masked=False, states=True)
     name = layer.kind.lower()
     lines = [f"{name} = {cell.name}({cell.sizes(layer)})"]
     if batch is not None and batch.cases and batch.sequence_length:
-        lines += ["", f"x = torch.zeros({batch.cases}, {batch.sequence_length}, {layer.features})  # cases, time, features"]
+        lines += [
+            "",
+            f"x = torch.zeros({batch.cases}, {batch.sequence_length}, {layer.features})  # cases, time, features",
+        ]
         lines += [f"output, {'(h, c)' if isinstance(layer, LSTM) else 'h'} = {name}(x)"]
     body = "\n".join(cell.lines())
     return module("", _imports(body, False), [body, "\n".join(lines)])
@@ -206,29 +262,34 @@ class _Writer:
 
     def _class(self) -> str:
         entries = [f"{self.names[entry.name]}: Tensor" for entry in self.model.inputs]
-        returns = "Tensor" if len(self.model.outputs) == 1 else f"tuple[{', '.join(['Tensor'] * len(self.model.outputs))}]"
+        returns = (
+            "Tensor"
+            if len(self.model.outputs) == 1
+            else f"tuple[{', '.join(['Tensor'] * len(self.model.outputs))}]"
+        )
         return "\n".join(
             [
                 f"class {self.class_name}(nn.Module):",
-                *_indent(self._docstring(), 1),
+                *indent(self._docstring(), 1),
                 "",
                 "    def __init__(self) -> None:",
                 "        super().__init__()",
-                *_indent(self.definitions, 2),
+                *indent(self.definitions, 2),
                 "",
                 f"    def forward(self, {', '.join(entries)}) -> {returns}:",
-                *_indent(self.body, 2),
+                *indent(self.body, 2),
             ]
         )
 
     def _docstring(self) -> list[str]:
         kinds = [_plain(place.layer) for place in self.plan.places]
         words = [
-            ("bidirectional " if isinstance(layer, Recurrent) and layer.direction == "both" else "") + type(layer).__name__
+            ("bidirectional " if isinstance(layer, Recurrent) and layer.direction == "both" else "")
+            + type(layer).__name__
             for layer in kinds
             if isinstance(layer, (Recurrent, Embedding, Dense))
         ]
-        lines = [f'"""{_listed(words)}.', ""]
+        lines = [f'"""{listed(words)}.', ""]
         for entry in self.model.inputs:
             about = f"{self.names[entry.name]}: {_axes(self.shapes[entry.name])} {entry.dtype}"
             for node in self.model.nodes:
@@ -309,7 +370,9 @@ class _Writer:
         elif isinstance(layer, Step):
             axis = self.shapes[node.inputs[0]].names.index("time")
             x = f"{x}[{':, ' * axis}{layer.index}]"
-        elif isinstance(layer, Masking) and not all(reader.mask == node.name for reader in self.model.readers(node.name)):
+        elif isinstance(layer, Masking) and not all(
+            reader.mask == node.name for reader in self.model.readers(node.name)
+        ):
             x = f"{x} * {self._condition(node)}[..., None]"
         self._assign(node, x)
 
@@ -361,7 +424,9 @@ class _Writer:
         if node.mask is None:
             x = self._value(source)
             argument = f"{x}.flip({axis})" if backward else x
-        elif source in self.packed and self.model[source].mask == node.mask and not self._padding_seen(source):
+        elif (
+            source in self.packed and self.model[source].mask == node.mask and not self._padding_seen(source)
+        ):
             argument = self.variables[source]
         else:
             if not layer.cases_first:
@@ -372,7 +437,9 @@ class _Writer:
                 )
             x, argument = self._value(source), "x"
             lengths = self._lengths_name(node.mask)
-            self.body.append(f"x = pack_padded_sequence({x}, {lengths}, batch_first=True, enforce_sorted=False)")
+            self.body.append(
+                f"x = pack_padded_sequence({x}, {lengths}, batch_first=True, enforce_sorted=False)"
+            )
         if layer.output == "last":
             state = "(h, _)" if isinstance(layer, LSTM) else "h"
             self.body.append(f"_, {state} = {attribute}({argument})")
@@ -394,7 +461,9 @@ class _Writer:
         self._finish(node)
 
     def _finish(self, node: Node) -> None:
-        if node.name in self.packed and (node.name in self.model.outputs or not self.model.readers(node.name)):
+        if node.name in self.packed and (
+            node.name in self.model.outputs or not self.model.readers(node.name)
+        ):
             self._value(node.name)
 
     def _padding_seen(self, name: str) -> bool:
@@ -421,7 +490,9 @@ class _Writer:
             value = f"self.{prefix}({arguments})"
             if len(cell.outputs) == 2:
                 variable = "x" if len(prefixes) == 1 else direction
-                self.body.append(f"{variable}, _ = {value}" if layer.output == "sequence" else f"_, {variable} = {value}")
+                self.body.append(
+                    f"{variable}, _ = {value}" if layer.output == "sequence" else f"_, {variable} = {value}"
+                )
                 value = variable
             values.append(value)
         value = values[0]
@@ -436,14 +507,14 @@ class _Writer:
             value = f"{value}.transpose(0, 1)"
         self._assign(node, value)
 
-    def _grouped(self) -> list[_Cell]:
+    def _grouped(self) -> list[Cell]:
         """The cell classes of the model, one for all layers that differ in sizes, direction and output only."""
-        cells: list[_Cell] = []
+        cells: list[Cell] = []
         for place in self.plan.places:
             layer = _plain(place.layer)
             if place.how != SPELLED or not isinstance(layer, Recurrent):
                 continue
-            cell = _Cell(layer, masked=place.node.mask is not None)
+            cell = Cell(layer, masked=place.node.mask is not None)
             known = next((known for known in cells if known.key == cell.key), None)
             if known is not None:
                 known.outputs |= cell.outputs
@@ -454,155 +525,9 @@ class _Writer:
             cells.append(cell)
         return cells
 
-    def _cell(self, layer: Recurrent, node: Node) -> _Cell:
-        key = _Cell(layer, masked=node.mask is not None).key
+    def _cell(self, layer: Recurrent, node: Node) -> Cell:
+        key = Cell(layer, masked=node.mask is not None).key
         return next(cell for cell in self.cells if cell.key == key)
-
-
-class _Cell:
-    """One spelled-out cell class.
-
-    outputs: what its layers give: "sequence", "last", or both. states: whether it takes and returns states as
-    torch's own layers do.
-    """
-
-    def __init__(self, layer: Recurrent, *, masked: bool, states: bool = False) -> None:
-        self.layer = replace(layer, direction="forward", order="time", merge="concat", layers=1, dropout_between=0.0)
-        self.masked, self.states = masked, states
-        self.outputs = {layer.output}
-        self.reversible = layer.direction != "forward"
-        self.recording: Recording = record(self.layer)
-        self.name = _cell_name(layer)
-        self.zeroed = masked and layer.output == "sequence" and layer.padded == "zero"
-        same: dict[str, Any] = {"features": 1, "units": 1, "dropout": 0.0, "recurrent_dropout": 0.0}
-        same |= {"cases_first": True, "returned_state": False, "output": "sequence", "padded": None}
-        if isinstance(layer, LSTM) and layer.projection:
-            same["projection"] = 1
-        self.key = (replace(self.layer, **same), masked, self.zeroed)
-
-    def sizes(self, layer: Recurrent) -> str:
-        """The arguments that make the cell for a layer."""
-        sizes = [str(layer.features), str(layer.units)]
-        if isinstance(layer, LSTM) and layer.projection:
-            sizes.append(str(layer.projection))
-        return ", ".join(sizes)
-
-    def lines(self) -> list[str]:
-        """The class, as lines."""
-        layer, recording = self.layer, self.recording
-        projected = isinstance(layer, LSTM) and layer.projection is not None
-        arguments = "self, features: int, units: int" + (", projection: int" if projected else "")
-        if self.reversible:
-            arguments += ", reverse: bool = False"
-        kinds = "tuple[Tensor, Tensor]" if isinstance(layer, LSTM) else "Tensor"
-        given = "self, x: Tensor"
-        if self.masked:
-            given += ", mask: Tensor"
-        if self.states:
-            given += f", state: {kinds} | None = None"
-        returns = f"tuple[Tensor, {kinds}]" if self.states else "Tensor"
-        if not self.states and len(self.outputs) == 2:
-            returns = "tuple[Tensor, Tensor]"
-        return [
-            f"class {self.name}(nn.Module):",
-            *_indent(self._docstring(), 1),
-            "",
-            f"    def __init__({arguments}) -> None:",
-            "        super().__init__()",
-            "        self.units = units",
-            *(["        self.projection_size = projection"] if projected else []),
-            *(["        self.reverse = reverse"] if self.reversible else []),
-            *_indent(self._parameters(recording), 2),
-            "        for parameter in self.parameters():",
-            "            nn.init.uniform_(parameter, -(units**-0.5), units**-0.5)",
-            "",
-            f"    def forward({given}) -> {returns}:",
-            *_indent(self._body(), 2),
-        ]
-
-    def _docstring(self) -> list[str]:
-        lines = [f'"""{_described(self.layer)}', "", "x: [cases, time, features]."]
-        if self.masked:
-            lines.append("mask: [cases, time], False at padding, where the state is carried along.")
-        if self.states:
-            state = "(h, c), each" if isinstance(self.layer, LSTM) else "h"
-            lines.append(f"Returns [cases, time, units] and the final state {state} [cases, units].")
-        else:
-            lines.append(
-                {
-                    ("sequence",): "Returns [cases, time, units].",
-                    ("last",): "Returns the last output, [cases, units].",
-                    ("last", "sequence"): "Returns [cases, time, units] and the last output, [cases, units].",
-                }[tuple(sorted(self.outputs))]
-            )
-        return [*lines, '"""']
-
-    @property
-    def _sequence(self) -> bool:
-        return self.states or "sequence" in self.outputs
-
-    def _parameters(self, recording: Recording) -> list[str]:
-        axes = part_axes(self.layer)
-        dtype = "" if self.layer.dtype == "float32" else f", dtype=torch.{self.layer.dtype}"
-        lines = []
-        for name in recording.parameters:
-            sizes = []
-            for axis, size in axes[name]:
-                if axis == "gates . units":
-                    sizes.append(f"{size // self.layer.units} * units")
-                else:
-                    sizes.append({"state": "projection" if _projected(self.layer) else "units"}.get(axis, axis))
-            lines.append(f"self.{name} = nn.Parameter(torch.empty({', '.join(sizes)}{dtype}))")
-        return lines
-
-    def _body(self) -> list[str]:
-        states = self.layer.states
-        lines = self._start()
-        lines += self.recording.lines(SPELLING, "ahead")
-        if self._sequence:
-            lines.append("outputs = []")
-        step: list[str] = []
-        if self.reversible:
-            lines.append("steps = range(x.shape[1])")
-            lines.append("for t in reversed(steps) if self.reverse else steps:")
-            names = {"x": "x[:, t]"}
-            valid = "mask[:, t, None]"
-        elif self.masked:
-            lines.append("for x_t, valid in zip(x.unbind(1), mask[..., None].unbind(1), strict=True):")
-            names, valid = {"x": "x_t"}, "valid"
-        else:
-            lines.append("for x_t in x.unbind(1):")
-            names, valid = {"x": "x_t"}, ""
-        if self.masked:
-            step.append(f"past = {', '.join(states)}" if len(states) > 1 else f"past = {states[0]}")
-        step += self.recording.lines(SPELLING, "step", names)
-        if self.masked and len(states) > 1:
-            if self.reversible:
-                step.append(f"valid = {valid}")
-            step.append("h, c = torch.where(valid, h, past[0]), torch.where(valid, c, past[1])")
-        elif self.masked:
-            step.append(f"h = torch.where({valid}, h, past)")
-        if self._sequence:
-            mask = valid if not (self.reversible and len(states) > 1) else "valid"
-            step.append(f"outputs.append(h * {mask})" if self.zeroed else "outputs.append(h)")
-        lines += _indent(step, 1)
-        if self._sequence and self.reversible:
-            lines += ["if self.reverse:", "    outputs.reverse()"]
-        stacked = "torch.stack(outputs, dim=1)"
-        if self.states:
-            lines.append(f"return {stacked}, {'(h, c)' if len(states) > 1 else 'h'}")
-        else:
-            given = [stacked] * ("sequence" in self.outputs) + ["h"] * ("last" in self.outputs)
-            lines.append(f"return {', '.join(given)}")
-        return lines
-
-    def _start(self) -> list[str]:
-        h = "x.new_zeros(len(x), self.projection_size)" if _projected(self.layer) else "x.new_zeros(len(x), self.units)"
-        c = "x.new_zeros(len(x), self.units)"
-        if len(self.layer.states) == 1:
-            return [f"h = {h} if state is None else state"] if self.states else [f"h = {h}"]
-        lines = [f"h = c = {c}"] if h == c else [f"h = {h}", f"c = {c}"]
-        return [*lines, "if state is not None:", "    h, c = state"] if self.states else lines
 
 
 def _imports(code: str, loads: bool) -> list[str]:
@@ -651,10 +576,6 @@ def _prefixes(layer: Recurrent, name: str) -> dict[str, str]:
     return {direction: f"{name}_{direction}" for direction in layer.directions}
 
 
-def _projected(layer: Recurrent) -> bool:
-    return isinstance(layer, LSTM) and layer.projection is not None
-
-
 def _merged(layer: Recurrent, forward: str, backward: str) -> str:
     return {
         "concat": f"torch.cat(({forward}, {backward}), dim=-1)",
@@ -665,47 +586,8 @@ def _merged(layer: Recurrent, forward: str, backward: str) -> str:
 
 
 def _axes(shape: Shape) -> str:
-    return "[" + ", ".join(name if size is None or name == "cases" else str(size) for name, size in shape.axes) + "]"
-
-
-def _listed(words: list[str]) -> str:
-    text = ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else "".join(words)
-    return text[:1].upper() + text[1:]
-
-
-def _features(layer: Recurrent) -> list[tuple[str, str]]:
-    """What sets a cell apart from the native one: (adjective for its name, phrase for its docstring)."""
-    found: list[tuple[str, str]] = []
-    gates: Formula = getattr(layer, "gate_activation", SIGMOID)
-    if gates != SIGMOID:
-        found.append((class_name(gates.kind), f"gates of {gates}"))
-    if layer.activation != TANH:
-        found.append((class_name(layer.activation.kind), f"a candidate of {layer.activation}"))
-    if isinstance(layer, GRU) and layer.reset == "before":
-        found.append(("ResetBefore", "the reset gate acting before the recurrent product"))
-    if isinstance(layer, LSTM):
-        if layer.output_activation != layer.activation:
-            found.append(("", f"an output of {layer.output_activation}"))
-        if layer.peepholes:
-            found.append(("Peephole", "peepholes"))
-        if layer.coupled:
-            found.append(("Coupled", "a forget gate of 1 - i"))
-        if layer.projection:
-            found.append(("Projected", "a projection"))
-        if layer.gate_clip or layer.cell_clip or layer.projection_clip:
-            found.append(("Clipped", "clipping"))
-    return found
-
-
-def _cell_name(layer: Recurrent) -> str:
-    adjectives = [adjective for adjective, _ in _features(layer)]
-    return ("".join(dict.fromkeys(adjectives)) or "Masked") + type(layer).__name__
-
-
-def _described(layer: Recurrent) -> str:
-    phrases = [phrase for _, phrase in _features(layer)]
-    return f"{type(layer).__name__} with {_listed(phrases).lower() if phrases else 'padding anywhere'}."
-
-
-def _indent(lines: list[str], depth: int) -> list[str]:
-    return [("    " * depth + line) if line else line for text in lines for line in text.split("\n")]
+    return (
+        "["
+        + ", ".join(name if size is None or name == "cases" else str(size) for name, size in shape.axes)
+        + "]"
+    )

@@ -1,0 +1,567 @@
+"""The comparison of two models: on which inputs, how far off, where first, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from batchmap.errors import BatchmapError
+from batchmap.numbers.diagnose import Cause, Scene, Search, frame, offsets, search, steps_that_count
+from batchmap.numbers.reference import Array, run_model
+from batchmap.spec.layers import Dense, Embedding, Flatten, Masking, Recurrent, TimeDistributed
+from batchmap.spec.model import Input, Model, Node
+
+Inputs = Mapping[str, Array]
+TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
+SIZES = ((3, 7), (2, 11))  # cases, time
+SINGULAR = {"cases": "case", "time": "time", "features": "feature"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two parties that should compute the same.
+
+    name: how a report calls it. run: takes input name to array, returns the outputs as the model orders them.
+    trace: the same, but returns layer name to what that layer gave; None where that cannot be seen.
+    model, weights: its canonical reading, where there is one. dtype: what it computes in.
+    """
+
+    name: str
+    run: Callable[[Inputs], Sequence[Array]]
+    trace: Callable[[Inputs], Mapping[str, Array]] | None = None
+    model: Model | None = None
+    weights: Mapping[str, Mapping[str, Any]] | None = None
+    dtype: str = "float32"
+
+
+def reference(model: Model, weights: Mapping[str, Mapping[str, Any]], dtype: str = "float64") -> Side:
+    """The NumPy reference as a side."""
+
+    def trace(inputs: Inputs) -> dict[str, Array]:
+        values = run_model(model, weights, inputs, dtype=dtype)
+        return {name: value for name, value in values.items() if not isinstance(value, tuple)}
+
+    def run(inputs: Inputs) -> list[Array]:
+        values = run_model(model, weights, inputs, dtype=dtype)
+        outputs = [values[name] for name in model.outputs]
+        return [part for value in outputs for part in (value if isinstance(value, tuple) else (value,))]
+
+    return Side(f"{dtype} reference", run, trace, model, weights, dtype)
+
+
+class Probe(NamedTuple):
+    """Inputs on which two models are compared.
+
+    time: None for a model without time. holes: padding stands on the left and in the middle of cases too.
+    """
+
+    inputs: dict[str, Array]
+    cases: int
+    time: int | None
+    holes: bool = False
+
+    def __str__(self) -> str:
+        sizes = f"{self.cases}" if self.time is None else f"{self.cases} x {self.time}"
+        return f"{sizes} with holes" if self.holes else sizes
+
+
+def probes(model: Model, seed: int = 0, *, holes: bool = False) -> tuple[Probe, ...]:
+    """Makes inputs that find mistakes: two unequal numbers of cases and of time steps.
+
+    Tokens are drawn from all but the padding one, features from a normal distribution rounded to 1/32, which
+    every dtype holds exactly. Where padding is skipped, cases have unequal lengths, one of them the full one,
+    and are padded on the right. holes: a further probe has padding on the left and in the middle too.
+    Fixed sizes of an input are kept.
+
+    >>> from batchmap.spec.layers import LSTM
+    >>> from batchmap.spec.model import sequential
+    >>> model = sequential("m", Input("x", sizes=(None, None, 4)), ("encoder", LSTM(features=4, units=5)))
+    >>> [probe.inputs["x"].shape for probe in probes(model)]
+    [(3, 7, 4), (2, 11, 4)]
+    """
+    rng = np.random.default_rng(seed)
+    plans = [(cases, time, False) for cases, time in SIZES]
+    if holes and any(_marker(model, entry) for entry in model.inputs):
+        plans.append((*SIZES[0], True))
+    made = []
+    for cases, time, holed in plans:
+        inputs: dict[str, Array] = {}
+        label: tuple[int, int | None] = (cases, None)
+        for entry in model.inputs:
+            usual = {"cases": cases, "time": _time_that_fits(model) or time}
+            sizes = {
+                axis: size or usual.get(axis, 1) for axis, size in zip(entry.axes, entry.sizes, strict=True)
+            }
+            inputs[entry.name] = _drawn(model, entry, sizes, holed, rng)
+            label = (sizes.get("cases", cases), sizes.get("time", label[1]))
+        made.append(Probe(inputs, *label, holed))
+    return tuple(made)
+
+
+class Checked(NamedTuple):
+    """One thing that was compared: with what, at which sizes, how far off at most, in which dtype."""
+
+    what: str
+    against: str
+    sizes: str
+    off: float
+    dtype: str
+
+
+class Difference(NamedTuple):
+    """The first number that differs.
+
+    what: "output", or 'layer "encoder", output'. at: its index, along the named axes. off: the furthest that
+    any number of the same array is off.
+    """
+
+    what: str
+    layer: str | None
+    sizes: str
+    axes: tuple[str, ...]
+    at: tuple[int, ...]
+    got: float
+    right: float
+    off: float
+
+    @property
+    def place(self) -> str:
+        """The index in words: 'case 2, time 3, feature 0'."""
+        return ", ".join(
+            f"{SINGULAR.get(axis, axis)} {number}" for axis, number in zip(self.axes, self.at, strict=True)
+        )
+
+
+class Compared(NamedTuple):
+    """One layer of the right model and what it was matched with; off is None where nothing fits it."""
+
+    layer: str
+    other: str
+    off: float | None
+    agrees: bool | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a comparison found; true if both sides are the same.
+
+    checked: what was compared. off: the furthest that any output is off (beyond 1: relative).
+    first: the first difference. problem: why the numbers cannot be compared, such as other shapes.
+    causes: known mistakes that explain the difference, each by itself. searched: how they were looked for.
+    layers: the comparison layer by layer.
+    """
+
+    same: bool
+    right: str
+    other: str
+    checked: tuple[Checked, ...]
+    off: float
+    tolerance: float
+    first: Difference | None = None
+    problem: str = ""
+    causes: tuple[Cause, ...] = ()
+    searched: Search | None = None
+    layers: tuple[Compared, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.same
+
+    def json(self) -> dict[str, Any]:
+        """The report as plain data; numbers that are not finite are text."""
+        data: dict[str, Any] = {
+            "same": self.same,
+            "right": self.right,
+            "other": self.other,
+            "tolerance": self.tolerance,
+            "off": self.off,
+            "checked": [row._asdict() for row in self.checked],
+            "first": self.first and self.first._asdict(),
+            "problem": self.problem,
+            "causes": [cause._asdict() for cause in self.causes],
+            "layers": [row._asdict() for row in self.layers],
+        }
+        plain: dict[str, Any] = _plain(data)
+        return plain
+
+    def __str__(self) -> str:
+        if self.same:
+            row = self.checked[0]
+            return (
+                f"Same outputs as {self.right} at {_listed(row.sizes.split(', '))}, "
+                f"furthest off {self.off:.1e} ({row.dtype})."
+            )
+        lines = [f"Not the same: {self._what()}", *self._why()]
+        if not self.causes and self.layers:
+            lines += _table(self.layers)
+        return "\n".join(lines)
+
+    def _what(self) -> str:
+        if self.problem or self.first is None:
+            return f"{self.problem}."
+        first = self.first
+        got, right = _apart(first.got, first.right)
+        at = f", at {first.place}" if first.at else ""
+        furthest = f"furthest off {first.off:.1e}, at {first.sizes}"
+        return f"{first.what}{at}: {got} where {right} is right ({furthest})."
+
+    def _why(self) -> Iterator[str]:
+        located = self.first is not None and self.first.layer is not None
+        before = [row.agrees for row in self.layers if row.agrees is not None]
+        if located and before.index(False) > 0:
+            yield "  Everything before it agrees."
+        elif before and all(before) and not self.problem:
+            yield "  Every layer that could be matched agrees: they are put together differently."
+        if len(self.causes) == 1:
+            yield f"  Explained by: {_cause(self.causes[0])}."
+        elif self.causes:
+            yield "  Explained by any one of:"
+            yield from (f"    {_cause(cause)}" for cause in self.causes)
+        elif self.searched:
+            extent = "" if self.searched.finished else f" (time for {self.searched.tried} only)"
+            yield f"  None of the known mistakes explains it alone{extent}."
+
+
+def compare(
+    right: Side,
+    other: Side,
+    probes: Sequence[Probe],
+    *,
+    tolerance: float | None = None,
+    layers: bool = True,
+    match: Mapping[str, str] | None = None,
+) -> Report:
+    """Compares two sides on the same inputs; `right` is the judge.
+
+    tolerance: how far a number may be off, absolute up to 1 and relative beyond; by default what the coarser
+    dtype of the two allows. Padded steps of an output count only where the model says what they hold. What is
+    not finite never agrees. layers: look layer by layer for the first difference. match: layer of `right` to
+    layer of `other`, where their names differ. A failure of `other` to run is a finding, not an exception.
+    """
+    dtype = max(right.dtype, other.dtype, key=lambda name: TOLERANCES.get(name, 0.0))
+    tolerance = TOLERANCES.get(dtype, TOLERANCES["float32"]) if tolerance is None else tolerance
+    rounds: list[_Round] = []
+    for probe in probes:
+        wanted = [np.asarray(array) for array in right.run(probe.inputs)]
+        try:
+            given: list[Array] | str = [np.asarray(array) for array in other.run(probe.inputs)]
+        except BatchmapError:
+            raise
+        except Exception as error:  # whatever a hand-made model raises is a finding
+            given = f"{other.name} fails at {probe}: {type(error).__name__}: {error}"
+        rounds.append(_Round(probe, wanted, given, _settled(right.model, probe, wanted)))
+    off = max((found.off() for found in rounds), default=0.0)
+    sizes = ", ".join(dict.fromkeys(str(probe) for probe in probes))
+    checked = (Checked("output", right.name, sizes, off, dtype),)
+    if off <= tolerance:
+        return Report(True, right.name, other.name, checked, off, tolerance)
+
+    bad = next(found for found in rounds if not found.off() <= tolerance)
+    problem = bad.problem(right, other)
+    if not problem and not _repeats(other, bad, tolerance):
+        problem = (
+            f"{other.name} gives other numbers each time it is called with the same input: "
+            "dropout is active, or a state is carried from call to call"
+        )
+    scenes = _scenes(right, rounds, tolerance)
+    table: tuple[Compared, ...] = ()
+    first = None if problem else bad.first(right.model, tolerance)
+    if layers and other.trace and not isinstance(bad.given, str):
+        scene = scenes[rounds.index(bad)] if scenes else None
+        table, found = _by_layer(right, other, bad.probe, scene, match or {}, tolerance)
+        first = first and (found or first)
+    searched = None
+    observed = [found.given for found in rounds if not isinstance(found.given, str)]
+    finite = all(np.isfinite(array).all() for given in observed for array in given)
+    if scenes and finite and len(observed) == len(scenes):
+        suspected = first.layer if first else None
+        searched = search(scenes, observed, tolerance=tolerance, first=suspected)
+    causes = searched.causes if searched else ()
+    return Report(
+        False, right.name, other.name, checked, off, tolerance, first, problem, causes, searched, table
+    )
+
+
+class _Round(NamedTuple):
+    """What both sides gave for one probe; a failure of the other side is text."""
+
+    probe: Probe
+    wanted: list[Array]
+    given: list[Array] | str
+    settled: list[Array | None]
+
+    def off(self) -> float:
+        if isinstance(self.given, str) or _sizes(self.given) != _sizes(self.wanted):
+            return math.inf
+        triples = zip(self.given, self.wanted, self.settled, strict=True)
+        return max((float(offsets(*triple).max(initial=0.0)) for triple in triples), default=0.0)
+
+    def problem(self, right: Side, other: Side) -> str:
+        if isinstance(self.given, str):
+            return self.given
+        if len(self.given) != len(self.wanted):
+            return f"{other.name} gives {len(self.given)} outputs, {right.name} {len(self.wanted)}"
+        for k, (got, wanted) in enumerate(zip(self.given, self.wanted, strict=True)):
+            if got.shape != wanted.shape:
+                what = _output(right.model, k, len(self.wanted))
+                return f"{what} is {_size(got)} where {_size(wanted)} is right, at {self.probe}"
+        return ""
+
+    def first(self, model: Model | None, tolerance: float) -> Difference | None:
+        assert not isinstance(self.given, str)
+        for k, (got, wanted, settled) in enumerate(zip(self.given, self.wanted, self.settled, strict=True)):
+            what = _output(model, k, len(self.wanted))
+            found = _difference(what, None, self.probe, model, got, wanted, settled, tolerance)
+            if found:
+                return found
+        return None
+
+
+def _difference(
+    what: str,
+    layer: str | None,
+    probe: Probe,
+    model: Model | None,
+    got: Array,
+    right: Array,
+    counted: Array | None,
+    tolerance: float,
+) -> Difference | None:
+    """The earliest number in time that is too far off."""
+    off = offsets(got, right, counted)
+    wrong = np.argwhere(~(off <= tolerance))
+    if not len(wrong):
+        return None
+    axes = _axes(model, probe, got)
+    order = wrong[:, axes.index("time")] if "time" in axes else np.zeros(len(wrong))
+    index = tuple(int(number) for number in wrong[np.argmin(order)])
+    return Difference(
+        what, layer, str(probe), axes, index, float(got[index]), float(right[index]), float(off.max())
+    )
+
+
+def _by_layer(
+    right: Side,
+    other: Side,
+    probe: Probe,
+    scene: Scene | None,
+    match: Mapping[str, str],
+    tolerance: float,
+) -> tuple[tuple[Compared, ...], Difference | None]:
+    """Compares the layers that can be matched, and finds the first that differs.
+
+    Layers are matched by name, the rest by order and shape: of those that fit, one that agrees is preferred.
+    """
+    assert other.trace is not None
+    try:
+        seen = {name: np.asarray(array) for name, array in other.trace(probe.inputs).items()}
+    except Exception:  # a hand-made model may not be made to be looked into
+        return (), None
+    shown = _shown(right, probe, scene)
+    named = {name: match.get(name, name) for name in shown if match.get(name, name) in seen}
+    free = [name for name in seen if name not in named.values()]
+    rows, first, start = [], None, 0
+    for name, (views, counted) in shown.items():
+        fits = [named[name]] if name in named else free[start:]
+        found = [
+            (float(offsets(seen[label], view, counted).max(initial=0.0)), label, view)
+            for label in fits
+            for view in views
+            if view.shape == seen[label].shape
+        ]
+        agreeing = [entry for entry in found if entry[0] <= tolerance]
+        if agreeing:
+            off, label, view = agreeing[0]
+        elif found:  # of the first that fits, the nearest view
+            fitting = [entry for entry in found if entry[1] == found[0][1]]
+            off, label, view = min(fitting, key=lambda entry: entry[0])
+        else:
+            rows.append(Compared(name, "", None, None))
+            continue
+        rows.append(Compared(name, label, off, off <= tolerance))
+        if name not in named:
+            start = free.index(label) + 1
+        if first is None and not off <= tolerance:
+            what = f'layer "{name}", output'
+            first = _difference(what, name, probe, right.model, seen[label], view, counted, tolerance)
+    return tuple(rows), first
+
+
+def _shown(right: Side, probe: Probe, scene: Scene | None) -> dict[str, tuple[list[Array], Array | None]]:
+    """What the layers of the right side may look like, and the steps of each that count."""
+    if scene is not None:
+        return {node.name: (scene.views(node), scene.counted[node.name]) for node in scene.model}
+    if right.trace is None:
+        return {}
+    counted = {} if right.model is None else steps_that_count(right.model, probe.inputs)
+    traced = right.trace(probe.inputs)
+    return {name: ([np.asarray(array)], counted.get(name)) for name, array in traced.items()}
+
+
+def _scenes(right: Side, rounds: Sequence[_Round], tolerance: float) -> list[Scene]:
+    """The right side as the reference computes it; none where it has no reading, or not one that agrees."""
+    if right.model is None or right.weights is None:
+        return []
+    scenes = [Scene(right.model, right.weights, found.probe.inputs) for found in rounds]
+    for scene, found in zip(scenes, rounds, strict=True):
+        if not found._replace(given=scene.outputs()).off() <= tolerance:
+            return []
+    return scenes
+
+
+def _repeats(other: Side, found: _Round, tolerance: float) -> bool:
+    """Whether a second call gives the same as the first."""
+    again = [np.asarray(array) for array in other.run(found.probe.inputs)]
+    assert not isinstance(found.given, str)
+    pairs = zip(again, found.given, strict=True)
+    return all(np.allclose(one, two, rtol=tolerance, atol=tolerance, equal_nan=True) for one, two in pairs)
+
+
+def _settled(model: Model | None, probe: Probe, outputs: Sequence[Array]) -> list[Array | None]:
+    """For each output, the steps that the model fixes; None where that is all."""
+    if model is None or len(model.outputs) != len(outputs):
+        return [None] * len(outputs)
+    fixed = steps_that_count(model, probe.inputs, padding=True)
+    return [fixed[name] for name in model.outputs]
+
+
+# ---------------------------------------------------------------------------------------------------- drawing
+
+
+def _drawn(
+    model: Model, entry: Input, sizes: Mapping[str, int], holes: bool, rng: np.random.Generator
+) -> Array:
+    """Random values of one input, in the order of its axes, with padding where the model skips it."""
+    shape = tuple(sizes[axis] for axis in entry.axes)
+    readers = [_inner(node) for node in model.readers(entry.name)]
+    tables = [layer for layer in readers if isinstance(layer, Embedding)]
+    marker = _marker(model, entry)
+    if "int" in entry.dtype:
+        ids = np.arange(min((table.tokens for table in tables), default=2))
+        markers = [table.padding for table in tables if table.padding is not None]
+        drawn = rng.choice(np.setdiff1d(ids, markers), shape)
+        drawn = drawn.astype(entry.dtype)
+    else:
+        dtype = entry.dtype if entry.dtype in ("float16", "float64") else "float32"
+        drawn = (np.rint(rng.normal(0, 1, shape) * 32) / 32).astype(dtype)
+    if marker is None or "time" not in entry.axes or "cases" not in entry.axes:
+        return np.asarray(drawn)
+    valid = _valid(sizes["cases"], sizes["time"], holes, rng)
+    valid = valid if entry.axes.index("cases") < entry.axes.index("time") else valid.T
+    drawn[~valid] = marker.value if isinstance(marker, Masking) else marker.padding
+    return np.asarray(drawn)
+
+
+def _valid(cases: int, time: int, holes: bool, rng: np.random.Generator) -> Array:
+    """Which steps count: bool [cases, time], at least one a case, all of one case."""
+    lengths = rng.integers(1, max(time, 2), cases)
+    valid = np.arange(time) < lengths[:, None]
+    if holes:
+        valid = rng.random((cases, time)) < 0.5
+        valid[:, 0] = False
+        valid[np.arange(cases), rng.integers(min(1, time - 1), time, cases)] = True
+    valid[rng.integers(cases)] = True
+    return valid
+
+
+def _marker(model: Model, entry: Input) -> Embedding | Masking | None:
+    """The layer that marks padding in an input, if any layer skips what it marks."""
+    used = {node.mask for node in model}
+    for node in model.readers(entry.name):
+        if node.name in used and isinstance(node.layer, (Embedding, Masking)):
+            return node.layer
+    return None
+
+
+def _time_that_fits(model: Model) -> int | None:
+    """The number of time steps that a dense layer on a flattened sequence was made for."""
+    for node in model:
+        if isinstance(node.layer, Flatten):
+            below, above = _features(model, node.inputs[0]), model.readers(node.name)
+            sizes = [reader.layer.features for reader in above if isinstance(reader.layer, Dense)]
+            if below and sizes and sizes[0]:
+                return sizes[0] // below
+    return None
+
+
+def _features(model: Model, name: str) -> int | None:
+    """The size of the last axis of an input or a layer, where one layer tells."""
+    for entry in model.inputs:
+        if entry.name == name:
+            return entry.sizes[-1]
+    layer = _inner(model[name])
+    if isinstance(layer, Recurrent):
+        return layer.output_size
+    if isinstance(layer, Embedding):
+        return layer.features
+    if isinstance(layer, Dense):
+        return layer.units
+    return _features(model, model[name].inputs[0])
+
+
+def _inner(node: Node) -> Any:
+    return node.layer.layer if isinstance(node.layer, TimeDistributed) else node.layer
+
+
+# --------------------------------------------------------------------------------------------------- printing
+
+
+def _axes(model: Model | None, probe: Probe, array: Array) -> tuple[str, ...]:
+    """The names of an array's axes: what the sizes of the probe and the order of the model tell."""
+    order = ("cases", "time") if model is None else frame(model)
+    if array.ndim == 2:
+        sequence = array.shape == tuple({"cases": probe.cases, "time": probe.time}[axis] for axis in order)
+        return order if sequence and array.shape[1] != 1 else ("cases", "features")
+    if array.ndim == 3:
+        return (*order, "features")
+    return tuple(f"axis {k}" for k in range(array.ndim))
+
+
+def _output(model: Model | None, k: int, count: int) -> str:
+    if count == 1:
+        return "output"
+    name = model.outputs[k] if model and len(model.outputs) == count else str(k)
+    return f'output "{name}"'
+
+
+def _sizes(arrays: Sequence[Array]) -> list[tuple[int, ...]]:
+    return [array.shape for array in arrays]
+
+
+def _size(array: Array) -> str:
+    return " x ".join(map(str, array.shape)) or "a single number"
+
+
+def _cause(cause: Cause) -> str:
+    return f"{cause.kind}: {cause.sentence} (computed that way: {cause.off:.1e})"
+
+
+def _apart(one: float, two: float) -> tuple[str, str]:
+    """Two numbers with as many digits as it takes to tell them apart."""
+    texts = [(f"{one:.{digits}g}", f"{two:.{digits}g}") for digits in (2, 3, 5, 8, 12, 17)]
+    return next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _table(rows: Sequence[Compared]) -> Iterator[str]:
+    width = max(len(row.layer) for row in rows)
+    yield f"    {'layer':{width}}  furthest off"
+    for row in rows:
+        off = "not compared" if row.off is None else f"{row.off:.1e}"
+        yield f"    {row.layer:{width}}  {off}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
