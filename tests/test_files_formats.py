@@ -484,15 +484,15 @@ def test_folder_that_is_empty_is_used(tmp_path: Path) -> None:
 
 def test_folder_is_replaced_only_when_asked_and_only_if_it_is_ours(tmp_path: Path) -> None:
     out = folder.write(tmp_path / "out", {"model.py": b"1", "README.md": b"1"})
-    with pytest.raises(BadValue, match="replace=True"):
+    with pytest.raises(BadValue, match="overwrite=True"):
         folder.write(out, {"model.py": b"2"})
     (out / "__pycache__").mkdir()
     (out / "__pycache__" / "model.pyc").write_bytes(b"c")
-    folder.write(out, {"model.py": b"2", "README.md": b"2"}, replace=True)
+    folder.write(out, {"model.py": b"2", "README.md": b"2"}, overwrite=True)
     assert contents(tmp_path) == {"out/model.py": b"2", "out/README.md": b"2"}
     (out / "thesis.tex").write_bytes(b"years of work")
     with pytest.raises(BadValue, match=r"thesis\.tex"):
-        folder.write(out, {"model.py": b"3", "README.md": b"3"}, replace=True)
+        folder.write(out, {"model.py": b"3", "README.md": b"3"}, overwrite=True)
     assert contents(out)["thesis.tex"] == b"years of work"
 
 
@@ -533,7 +533,7 @@ def test_folder_failure_leaves_nothing(
         folder.write(out, names)  # a new folder takes one rename only
         return
     with pytest.raises(error):
-        folder.write(out, dict.fromkeys(names, b"2"), replace=True)
+        folder.write(out, dict.fromkeys(names, b"2"), overwrite=True)
     monkeypatch.undo()
     assert (sorted(tmp_path.rglob("*")), contents(tmp_path)) == before
 
@@ -541,7 +541,7 @@ def test_folder_failure_leaves_nothing(
 def test_folder_refuses_a_file(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"x")
     with pytest.raises(BadValue, match="is a file"):
-        folder.write(tmp_path / "out", {"model.py": b"x"}, replace=True)
+        folder.write(tmp_path / "out", {"model.py": b"x"}, overwrite=True)
 
 
 def test_spoiling_spoils() -> None:

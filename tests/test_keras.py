@@ -893,3 +893,20 @@ def test_the_final_state_h_is_the_last_output(live, keras):
     native = keras.Model(x, keras.layers.Dense(2, name="head")(c))
     with pytest.raises(Unsupported, match='layer "head" reads output 2 of layer "encoder"'):
         live.read_model(native)
+
+
+@pytest.mark.needs("keras")
+def test_carried_states_start_from_zero_and_come_back(live, keras):
+    x = keras.Input(batch_shape=(4, 7, 3), name="x")
+    native = keras.Model(x, keras.layers.LSTM(4, stateful=True, name="encoder")(x))
+    data = np.random.default_rng(0).normal(size=(4, 7, 3))
+    native(data)
+    before = [keras.ops.convert_to_numpy(state) for state in native.get_layer("encoder").states]
+    model, weights = live.read_model(native)
+    assert model["encoder"].layer.carried_state and model.inputs[0].sizes == (4, 7, 3)
+    close(run_model(model, weights, {"x": data})["encoder"], live.run(native, [data])[0], 1e-5)
+    for one, other in zip(before, native.get_layer("encoder").states, strict=True):
+        close(one, keras.ops.convert_to_numpy(other), 0)
+    with pytest.raises(Unsupported, match="carries its state"):
+        plan(model, FRAMEWORK)
+    assert plan(model, FRAMEWORK, allow=("carried_state",))["encoder"].call.get("stateful") is None

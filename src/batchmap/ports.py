@@ -15,7 +15,7 @@ from batchmap.files import folder, safetensors
 from batchmap.frameworks import get
 from batchmap.mapping.conversion import lower
 from batchmap.mapping.framework import Framework
-from batchmap.mapping.plan import NATIVE, Place, Plan, plan, split
+from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan, plan, split
 from batchmap.numbers.verify import Report, compare, probes, reference
 from batchmap.source.write import class_name, expression
 from batchmap.sources import Source, Weights, as_model, live_side, lone, owner, read_source, side_of, spoke
@@ -142,7 +142,7 @@ def port(
     native = writer.native_arrays(planned, arrays)
     tell("checking")
     live, reports, notes = _prove(found, planned, text, native, needed=out is None)
-    notes = (*planned.losses, *notes, *_padding_note(planned))
+    notes = (*_reasons(planned), *planned.losses, *notes, *_padding_note(planned))
     result = Port(found, planned, reports, notes, text=text)
     if out is None:
         return live
@@ -286,13 +286,7 @@ def _prove_lone(layer: Recurrent, arrays: Mapping[str, Any], target: Framework) 
 def _row(place: Place, planned: Plan, source: Source) -> tuple[str, str, str, str]:
     layer = place.layer
     plain = layer.layer if isinstance(layer, TimeDistributed) else layer
-    origin = get(source.framework)
-    try:
-        was = expression(lower(layer, origin).call, origin, width=10_000)
-    except Unsupported:
-        was = repr(layer)
-    for prefix in ("layers.", "keras.", "nn."):
-        was = was.replace(prefix, "")
+    was = _native_text(layer, get(source.framework), source.title.partition(" ")[2])
     if place.call is None:
         now = planned.framework.module("source").describe(place)
     else:
@@ -309,6 +303,27 @@ def _row(place: Place, planned: Plan, source: Source) -> tuple[str, str, str, st
     if place.how == NATIVE and place.node.mask is not None and not planned.framework.module("source").HOLES:
         how += ", packed by length"
     return (place.node.name, was, now, how)
+
+
+def _native_text(layer: Layer, framework: Framework, version: str) -> str:
+    """A layer in the words of where it came from."""
+    shown = layer.replace(padded=None) if isinstance(layer, Recurrent) else layer
+    try:
+        text = expression(lower(shown, framework, version).call, framework, width=10_000)
+    except Unsupported:
+        text = repr(layer)
+    for prefix in ("layers.", "keras.", "nn."):
+        text = text.replace(prefix, "")
+    return text
+
+
+def _reasons(planned: Plan) -> tuple[str, ...]:
+    """Why layers are spelled out: one sentence a reason."""
+    layers: dict[str, list[str]] = {}
+    for place in planned.places:
+        if place.how == SPELLED:
+            layers.setdefault(place.why, []).append(place.node.name)
+    return tuple(f"{', '.join(names)}: spelled out, because {why}." for why, names in layers.items())
 
 
 def _checked(report: Report) -> list[tuple[str, str, str, str]]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 
 from batchmap.errors import BadValue
 
 
-def write(out: str | Path, files: Mapping[str, bytes], replace: bool = False) -> Path:
+def write(out: str | Path, files: Mapping[str, bytes], overwrite: bool = False) -> Path:
     """Writes a new folder with these files and returns its path.
 
     files: relative name ("model.py", "data/x.npy") -> contents.
-    replace: a folder that holds only files of these names (and __pycache__) may be replaced.
+    overwrite: a folder that holds only files of these names (and __pycache__) may be replaced.
     Everything is written to a temporary folder beside `out` and renamed, so that no failure, not even an
     interrupt, leaves anything behind or an older folder changed.
     Raises BadValue where `out` has other contents or a name would lead out of the folder.
@@ -25,7 +25,7 @@ def write(out: str | Path, files: Mapping[str, bytes], replace: bool = False) ->
     ...     (folder / "model.py").read_text()
     'x = 1'
     """
-    check(out, files, replace)
+    check(out, files, overwrite)
     out = Path(out)
     target = out.resolve()
     missing = [parent for parent in target.parents if not parent.exists()]  # innermost first
@@ -61,7 +61,7 @@ def _check_name(name: str) -> None:
         raise BadValue(f'"{name}" is no name of a file inside the folder', field="files", value=name)
 
 
-def check(out: str | Path, files: Iterable[str], replace: bool = False) -> None:
+def check(out: str | Path, files: Collection[str], overwrite: bool = False) -> None:
     """Raises BadValue where `write` would refuse these names or this folder; touches nothing."""
     for name in files:
         _check_name(name)
@@ -71,10 +71,10 @@ def check(out: str | Path, files: Iterable[str], replace: bool = False) -> None:
     if not target.is_dir():
         raise BadValue(f"{out} is a file", instead="give another out", field="out", value=out)
     found = sorted(place.relative_to(target) for place in target.rglob("*") if not place.is_dir())
-    if found and not replace:
+    if found and not overwrite:
         raise BadValue(
             f"{out} cannot be written: it exists and holds {found[0].as_posix()}",
-            instead="give another out, or replace=True",
+            instead="give another out, or overwrite=True",
             field="out",
             value=out,
         )

@@ -13,22 +13,22 @@ from batchmap.mapping.rows import Driver, Repeat, Row, Same, Site, Wrap, show
 from batchmap.spec.layers import Layer, Recurrent, TimeDistributed, unstack
 
 
-def lower(layer: Layer, framework: Framework) -> Lowered:
+def lower(layer: Layer, framework: Framework, version: str = "") -> Lowered:
     """Finds the native call that holds a layer exactly.
 
+    version: of the framework that is written for; the newest when empty.
     Raises Unsupported, with the field and the way out, when none does; Ambiguous when a needed word is unknown.
     """
-    counterpart, lowered = choose(layer, framework)
-    return lowered
+    return choose(layer, framework, version)[1]
 
 
-def choose(layer: Layer, framework: Framework) -> tuple[Counterpart, Lowered]:
+def choose(layer: Layer, framework: Framework, version: str = "") -> tuple[Counterpart, Lowered]:
     """The first counterpart that holds a layer, with the call it gives."""
     refusals: list[BatchmapError] = []
     for counterpart in framework.layers:
         if isinstance(layer, counterpart.kind):
             try:
-                return _scoped(counterpart, layer), _lower(layer, counterpart, framework)
+                return _scoped(counterpart, layer), _lower(layer, counterpart, framework, version)
             except Unsupported as error:
                 refusals.append(error)
     if refusals:
@@ -80,7 +80,7 @@ def gather(rows: Sequence[Row], spec: Any, site: Site) -> dict[str, Any]:
     """Native arguments of one call, in the order of its rows."""
     arguments: dict[str, Any] = {}
     for row in rows:
-        if row.in_version(""):
+        if row.in_version(site.version):
             arguments.update(row.lower(spec, site))
     return arguments
 
@@ -99,20 +99,20 @@ def scatter(rows: Sequence[Row], given: Mapping[str, Any], site: Site, version: 
     return words
 
 
-def _lower(layer: Layer, counterpart: Counterpart, framework: Framework) -> Lowered:
-    site = Site(framework.name, counterpart.target)
+def _lower(layer: Layer, counterpart: Counterpart, framework: Framework, version: str) -> Lowered:
+    site = Site(framework.name, counterpart.target, version)
     if isinstance(layer, TimeDistributed):
-        inner = lower(layer.layer, framework)
+        inner = lower(layer.layer, framework, version)
         row = counterpart.wraps[0]
         return Lowered(Call(row.target, {row.argument: inner.call}), inner.notes, inner.left_out)
     if isinstance(layer, Recurrent) and _drivers(counterpart):
-        return _lower_driven(layer, counterpart, framework)
+        return _lower_driven(layer, counterpart, framework, version)
     if isinstance(layer, Recurrent) and layer.layers > 1 and counterpart.repeat:
-        return _lower_stack(layer, counterpart, framework)
+        return _lower_stack(layer, counterpart, framework, version)
     for wrap in counterpart.wraps:
         if getattr(layer, wrap.word) == wrap.value:
-            inside = _lower(layer.replace(**wrap.neutral), counterpart, framework)
-            outer = Site(framework.name, wrap.target)
+            inside = _lower(layer.replace(**wrap.neutral), counterpart, framework, version)
+            outer = Site(framework.name, wrap.target, version)
             arguments = {wrap.argument: inside.call, **gather(wrap.rows, layer, outer)}
             return Lowered(
                 Call(wrap.target, arguments),
@@ -123,7 +123,7 @@ def _lower(layer: Layer, counterpart: Counterpart, framework: Framework) -> Lowe
     return Lowered(Call(counterpart.target, arguments), tuple(site.notes), dict(site.left_out))
 
 
-def _lower_stack(layer: Recurrent, counterpart: Counterpart, framework: Framework) -> Lowered:
+def _lower_stack(layer: Recurrent, counterpart: Counterpart, framework: Framework, version: str) -> Lowered:
     repeat = counterpart.repeat
     assert repeat is not None
     if layer.returned_state:
@@ -139,7 +139,7 @@ def _lower_stack(layer: Recurrent, counterpart: Counterpart, framework: Framewor
     notes: dict[str, None] = {}
     left_out: dict[str, Any] = {}
     for k, single in enumerate(unstack(layer)):
-        lowered = _lower(single, counterpart, framework)
+        lowered = _lower(single, counterpart, framework, version)
         notes |= dict.fromkeys(lowered.notes)
         left_out = {**lowered.left_out, **left_out} if k == 0 else left_out
         word, target, argument = repeat.between
@@ -149,7 +149,7 @@ def _lower_stack(layer: Recurrent, counterpart: Counterpart, framework: Framewor
     return Lowered(Call(repeat.target, {repeat.argument: tuple(calls)}), tuple(notes), left_out)
 
 
-def _lower_driven(layer: Recurrent, counterpart: Counterpart, framework: Framework) -> Lowered:
+def _lower_driven(layer: Recurrent, counterpart: Counterpart, framework: Framework, version: str) -> Lowered:
     """A cell, or a list of equal ones, and around it the function that runs it over time."""
     drivers = _drivers(counterpart)
     driver = _driver(counterpart, layer)
@@ -160,7 +160,7 @@ def _lower_driven(layer: Recurrent, counterpart: Counterpart, framework: Framewo
             f"there are {' and '.join(entry.target for entry in drivers)} only",
             "bm.port, which turns time round before and after",
         )
-    inner, outer = Site(framework.name, counterpart.target), Site(framework.name, driver.target)
+    inner, outer = (Site(framework.name, target, version) for target in (counterpart.target, driver.target))
     cell = Call(counterpart.target, gather(counterpart.rows, layer.replace(**driver.neutral), inner))
     if layer.layers > 1:
         repeat = counterpart.repeat

@@ -141,7 +141,7 @@ def _place(node: Node, framework: Framework, native_only: bool, padding: str) ->
             raise Unsupported(
                 f'layer "{node.name}": {error.what}', error.because, error.instead, **error.fields
             ) from None
-        return Place(node, SPELLED, error.because or error.what)
+        return Place(node, SPELLED, f"{error.what}: {error.because}" if error.because else error.what)
     return Place(node, NATIVE, "", counterpart, lowered.call, lowered.notes)
 
 
@@ -159,12 +159,12 @@ def _losses(node: Node, framework: Framework, allow: tuple[str, ...]) -> list[st
                     field="carried_state",
                     value=True,
                 )
-            found.append(f'layer "{node.name}": carried_state is lost; every call starts from zero states')
-        natives = framework.module("source").TRAINED
+            found.append(f'layer "{node.name}": carried_state is lost; every call starts from zero states.')
+        kept = framework.module("source").trained(layer)
         for word in ("dropout", "recurrent_dropout"):
             rate = getattr(layer, word)
-            if rate and word not in natives:
+            if rate and word not in kept:
                 found.append(
-                    f'layer "{node.name}": {word}={show(rate)} acts in training only and is left out'
+                    f'layer "{node.name}": {word}={show(rate)} acts in training only and is left out.'
                 )
     return found

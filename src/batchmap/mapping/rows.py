@@ -24,6 +24,7 @@ class Site:
 
     framework: str
     target: str
+    version: str = ""
     notes: list[str] = field(default_factory=list)
     left_out: dict[str, Any] = field(default_factory=dict)
     known: Mapping[str, Any] = field(default_factory=dict)

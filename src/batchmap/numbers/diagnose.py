@@ -112,10 +112,9 @@ def search(
 ) -> Search:
     """Tries every known mistake, in one layer and in all layers of a kind, until the time is up."""
     end = perf_counter() + seconds
-    pairs = sorted(
+    pairs = sorted(  # those that differ first
         zip(scenes, observed, strict=True),
-        key=lambda pair: distance(pair[1], pair[0].outputs(), pair[0].settled),
-        reverse=True,
+        key=lambda pair: distance(pair[1], pair[0].outputs(), pair[0].settled) <= tolerance,
     )
     found: list[Cause] = []
     seen: list[list[Array]] = []
@@ -147,11 +146,14 @@ def search(
 class Scene:
     """The right model on one probe, all values kept, so that a change is computed from where it is made.
 
-    values: input or layer to array, float64. settled: for each output, the steps [cases, time] that the model
-    fixes; None where that is all of them. counted: the same for every layer, leaving out all padding.
+    values: input or layer to array, float64. counted: for every layer, the steps [cases, time] that are no
+    padding; None where that is all of them. settled: for each output, the steps that count; with padding=True
+    those of padding too, where the model says what they hold.
     """
 
-    def __init__(self, model: Model, weights: Weights, inputs: Mapping[str, Array]) -> None:
+    def __init__(
+        self, model: Model, weights: Weights, inputs: Mapping[str, Array], *, padding: bool = True
+    ) -> None:
         self.model = model
         self.weights = {
             node.name: {
@@ -162,7 +164,7 @@ class Scene:
         self.values: dict[str, Output] = {**inputs, **run_model(model, self.weights, inputs)}
         self.frame = frame(model)
         self.settled: list[Array | None] = []
-        fixed = steps_that_count(model, self.values, padding=True)
+        fixed = steps_that_count(model, self.values, padding=padding)
         for name in model.outputs:
             self.settled += [fixed[name]] * len(_parts(self.values[name]))
         self.counted = steps_that_count(model, self.values)
@@ -775,7 +777,8 @@ def _step(index: int, axis: int) -> Compute:
 
     def compute(layer: Recurrent, arrays: Arrays, feed: Feed) -> Output:
         sequence = _result(replace(layer, output="sequence", padded="zero"), arrays, feed).output
-        return np.take(sequence, index, axis=axis)
+        taken: Array = np.take(sequence, index, axis=axis)
+        return taken
 
     return compute
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -151,8 +151,9 @@ class Report:
 
     checked: what was compared. off: the furthest that any output is off (beyond 1: relative).
     first: the first difference. problem: why the numbers cannot be compared, such as other shapes.
-    causes: known mistakes that explain the difference, each by itself. searched: how they were looked for.
-    layers: the comparison layer by layer.
+    causes: known mistakes that explain the difference, each by itself.
+    partly: where there is none, those that explain what the first layer that differs gave.
+    searched: how they were looked for. layers: the comparison layer by layer.
     """
 
     same: bool
@@ -164,6 +165,7 @@ class Report:
     first: Difference | None = None
     problem: str = ""
     causes: tuple[Cause, ...] = ()
+    partly: tuple[Cause, ...] = ()
     searched: Search | None = None
     layers: tuple[Compared, ...] = ()
 
@@ -182,6 +184,9 @@ class Report:
             "first": self.first and self.first._asdict(),
             "problem": self.problem,
             "causes": [cause._asdict() for cause in self.causes],
+            "partly": [cause._asdict() for cause in self.partly],
+            "mistakes_tried": self.searched.tried if self.searched else 0,
+            "all_mistakes_tried": bool(self.searched and self.searched.finished),
             "layers": [row._asdict() for row in self.layers],
         }
         plain: dict[str, Any] = _plain(data)
@@ -221,8 +226,9 @@ class Report:
             yield "  Explained by any one of:"
             yield from (f"    {_cause(cause)}" for cause in self.causes)
         elif self.searched:
-            extent = "" if self.searched.finished else f" (time for {self.searched.tried} only)"
+            extent = "" if self.searched.finished else f" ({self.searched.tried} tried before time was up)"
             yield f"  None of the known mistakes explains it alone{extent}."
+        yield from (f"  One part of it: {_cause(cause)}." for cause in self.partly)
 
 
 def compare(
@@ -233,13 +239,15 @@ def compare(
     tolerance: float | None = None,
     layers: bool = True,
     match: Mapping[str, str] | None = None,
+    seconds: float = 5.0,
 ) -> Report:
     """Compares two sides on the same inputs; `right` is the judge.
 
     tolerance: how far a number may be off, absolute up to 1 and relative beyond; by default what the coarser
     dtype of the two allows. Padded steps of an output count only where the model says what they hold. What is
     not finite never agrees. layers: look layer by layer for the first difference. match: layer of `right` to
-    layer of `other`, where their names differ. A failure of `other` to run is a finding, not an exception.
+    layer of `other`, where their names differ. seconds: the longest that mistakes are looked for.
+    A failure of `other` to run is a finding, not an exception.
     """
     dtype = max(right.dtype, other.dtype, key=lambda name: TOLERANCES.get(name, 0.0))
     tolerance = TOLERANCES.get(dtype, TOLERANCES["float32"]) if tolerance is None else tolerance
@@ -273,15 +281,29 @@ def compare(
         scene = scenes[rounds.index(bad)] if scenes else None
         table, found = _by_layer(right, other, bad.probe, scene, match or {}, tolerance)
         first = first and (found or first)
-    searched = None
+    searched: Search | None = None
+    partly: tuple[Cause, ...] = ()
     observed = [found.given for found in rounds if not isinstance(found.given, str)]
     finite = all(np.isfinite(array).all() for given in observed for array in given)
     if scenes and finite and len(observed) == len(scenes):
         suspected = first.layer if first else None
-        searched = search(scenes, observed, tolerance=tolerance, first=suspected)
-    causes = searched.causes if searched else ()
+        searched = search(scenes, observed, tolerance=tolerance, first=suspected, seconds=seconds)
+        if suspected and not searched.causes:
+            label = next(row.other for row in table if row.layer == suspected)
+            partly = _search_layer(right, other, rounds, suspected, label, tolerance, seconds).causes
     return Report(
-        False, right.name, other.name, checked, off, tolerance, first, problem, causes, searched, table
+        same=False,
+        right=right.name,
+        other=other.name,
+        checked=checked,
+        off=off,
+        tolerance=tolerance,
+        first=first,
+        problem=problem,
+        causes=searched.causes if searched else (),
+        partly=partly,
+        searched=searched,
+        layers=table,
     )
 
 
@@ -410,6 +432,26 @@ def _scenes(right: Side, rounds: Sequence[_Round], tolerance: float) -> list[Sce
         if not found._replace(given=scene.outputs()).off() <= tolerance:
             return []
     return scenes
+
+
+def _search_layer(
+    right: Side,
+    other: Side,
+    rounds: Sequence[_Round],
+    layer: str,
+    label: str,
+    tolerance: float,
+    seconds: float,
+) -> Search:
+    """Looks for what explains the output of one layer, whatever becomes of it above."""
+    assert right.model is not None and right.weights is not None and other.trace is not None
+    nodes = right.model.nodes
+    below = nodes[: nodes.index(right.model[layer]) + 1]
+    model = replace(right.model, nodes=below, outputs=(layer,))
+    inputs = [found.probe.inputs for found in rounds]
+    scenes = [Scene(model, right.weights, given, padding=False) for given in inputs]
+    observed = [[np.asarray(other.trace(given)[label])] for given in inputs]
+    return search(scenes, observed, tolerance=tolerance, first=layer, seconds=seconds)
 
 
 def _repeats(other: Side, found: _Round, tolerance: float) -> bool:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from batchmap.errors import BadFile, BadValue, BatchmapError, Unsupported
+from batchmap.frameworks.keras import FRAMEWORK
 from batchmap.frameworks.keras.layers import SPELLED_NAMES
 from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.conversion import counterpart_of, lift
-from batchmap.mapping.framework import Framework
 from batchmap.mapping.packs import unpack
 from batchmap.spec.formulas import Formula
 from batchmap.spec.layers import (
@@ -139,13 +139,13 @@ def read_layer(
     if weights and (kernel := weights.get("kernel", weights.get("forward/kernel"))) is not None:
         features = int(kernel.shape[0])
     inner_call = call["layer"] if target == "Bidirectional" else call
-    counterpart = counterpart_of(inner_call.target, _framework())
+    counterpart = counterpart_of(inner_call.target, FRAMEWORK)
     reads = features is not None and (issubclass(counterpart.kind, Recurrent) or counterpart.kind is Dense)
     known = {"features": features} if reads else {}
     if target == "Bidirectional" and "backward_layer" in call.arguments:
         _check_backward(call, version)
         call = call.without("backward_layer")
-    layer = lift(call, _framework(), version, known)
+    layer = lift(call, FRAMEWORK, version, known)
     if isinstance(layer, Recurrent) and layer.direction == "both":
         layer = replace(layer, padded=None)  # Bidirectional sets zero_output_for_mask itself
     return layer, None if weights is None else unpack(counterpart, layer, weights)
@@ -169,9 +169,7 @@ def layer_call(config: Mapping[str, Any]) -> Call:
         class_name, fixed = CUDNN[class_name]
         arguments |= fixed
     names = {
-        name.rpartition(".")[2]
-        for c in _framework().layers
-        for name in (c.target, *(w.target for w in c.wraps))
+        name.rpartition(".")[2] for c in FRAMEWORK.layers for name in (c.target, *(w.target for w in c.wraps))
     }
     if class_name not in names or _foreign(config):
         raise Unsupported(
@@ -326,7 +324,8 @@ class _Graph:
                 value=shape,
             )
         names = axes[len(shape), tokens]
-        sizes = (None, *shape[1:])  # the number of cases is a matter of how the model is fed
+        stateful = any(other.config.get("stateful") for other in self.entries.values())
+        sizes = (shape[0] if stateful else None, *shape[1:])  # else any number of cases will do
         dtype = "int64" if tokens else str(entry.config.get("dtype") or "float32")
         self.inputs.append(Input(entry.name, names, sizes, dtype))
         self.axes[entry.name], self.widths[entry.name] = names, None if tokens else sizes[-1]
@@ -679,7 +678,7 @@ def _nested(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _check_backward(call: Call, version: str) -> None:
     """Refuses a Bidirectional whose two layers differ in more than their direction."""
-    forward, backward = (lift(call[name], _framework(), version) for name in ("layer", "backward_layer"))
+    forward, backward = (lift(call[name], FRAMEWORK, version) for name in ("layer", "backward_layer"))
     assert isinstance(forward, Recurrent) and isinstance(backward, Recurrent)
     order = "processing" if forward.output == "sequence" else "time"
     if replace(forward, direction="backward", order=order, padded=None) != replace(backward, padded=None):
@@ -701,7 +700,7 @@ def _from_cudnn(class_name: str, weights: Mapping[str, Any]) -> Arrays:
     """
     import numpy as np
 
-    gates = len(counterpart_of(CUDNN[class_name][0], _framework()).kind.gates)  # type: ignore[attr-defined]
+    gates = len(counterpart_of(CUDNN[class_name][0], FRAMEWORK).kind.gates)  # type: ignore[attr-defined]
     plain: Arrays = {}
     for name, array in weights.items():
         short = name.rpartition("/")[2]
@@ -715,9 +714,3 @@ def _from_cudnn(class_name: str, weights: Mapping[str, Any]) -> Arrays:
             axis=1,
         )
     return plain
-
-
-def _framework() -> Framework:
-    from batchmap.frameworks.keras import FRAMEWORK
-
-    return FRAMEWORK

@@ -9,10 +9,11 @@ import linecache
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from batchmap.errors import BatchmapError, MissingLibrary
-from batchmap.frameworks.keras import config, source
+from batchmap.frameworks.keras import FRAMEWORK, config, source
 from batchmap.frameworks.keras.layers import SPELLED_NAMES
 from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.conversion import choose
@@ -94,9 +95,13 @@ def execute(text: str, filename: str) -> types.ModuleType:
 
 
 def run(thing: Any, inputs: Sequence[Any]) -> list[Any]:
-    """Runs a layer or a model as in inference; arrays in, arrays out."""
-    output = thing(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-    return [_numpy(tensor) for tensor in _leaves(output)]
+    """Runs a layer or a model as in inference; arrays in, arrays out.
+
+    Layers that carry their state from call to call start from zeros, and get their state back afterwards.
+    """
+    with _fresh(thing):
+        output = thing(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+        return [_numpy(tensor) for tensor in _leaves(output)]
 
 
 def trace(thing: Any, inputs: Sequence[Any]) -> dict[str, Any]:
@@ -109,7 +114,8 @@ def trace(thing: Any, inputs: Sequence[Any]) -> dict[str, Any]:
     outputs = [_leaves(part.output)[0] for part in parts]
     outputs = [after.get(id(output), output) for output in outputs]
     observed = sys.modules[_root(thing) or "keras"].Model(thing.inputs, outputs)
-    values = _leaves(observed(list(inputs), training=False))
+    with _fresh(thing):
+        values = _leaves(observed(list(inputs), training=False))
     return {part.name: _numpy(value) for part, value in zip(parts, values, strict=True)}
 
 
@@ -170,7 +176,7 @@ def layers(thing: Any) -> list[tuple[str, Layer, Any]]:
 def assign(part: Any, layer: Layer, arrays: Mapping[str, Any]) -> None:
     """Copies canonical arrays into a live, built layer."""
     plain = layer.layer if isinstance(layer, TimeDistributed) else layer
-    counterpart, _ = choose(source.inside(plain, masked=True), source._framework())
+    counterpart, _ = choose(source.inside(plain, masked=True), FRAMEWORK)
     native = pack(counterpart, plain, arrays)
     for name, variable in _variables(part):
         variable.assign(native[name])
@@ -209,7 +215,7 @@ def _run_single(
         options["mask"] = keras.ops.convert_to_tensor(mask)
     found = [_numpy(tensor) for tensor in _leaves(native(keras.ops.convert_to_tensor(x), **options))]
     outputs, finals = found[: -len(names)], found[-len(names) :]
-    if source._turned(layer):
+    if source.turned(layer):
         outputs = [output[:, ::-1] for output in outputs]
     return outputs[0] if len(outputs) == 1 else tuple(outputs), dict(zip(names, finals, strict=True))
 
@@ -283,6 +289,26 @@ def _root(thing: Any) -> str | None:
 
 def _version(thing: Any) -> str:
     return str(sys.modules[_root(thing) or "keras"].__version__)
+
+
+@contextmanager
+def _fresh(thing: Any) -> Iterator[None]:
+    """Sets carried states to zero, and puts back what they were."""
+    parts = thing.layers if hasattr(thing, "layers") and not _is_wrapper(thing) else [thing]
+    parts = [side for part in parts for side in _sides(part) if getattr(side, "stateful", False)]
+    states = [state for part in parts for state in part.states or () if state is not None]
+    kept = [_numpy(state) for state in states]
+    for state, array in zip(states, kept, strict=True):
+        state.assign(array * 0)
+    try:
+        yield
+    finally:
+        for state, array in zip(states, kept, strict=True):
+            state.assign(array)
+
+
+def _sides(part: Any) -> list[Any]:
+    return [part.forward_layer, part.backward_layer] if hasattr(part, "forward_layer") else [part]
 
 
 def _steps(thing: Any) -> list[Any]:

@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchmap.errors import Unsupported
+from batchmap.frameworks.keras import FRAMEWORK
 from batchmap.frameworks.keras.layers import KERAS_3_NAMES, SPELLED_NAMES
 from batchmap.frameworks.keras.spelling import SPELLING
 from batchmap.mapping.calls import Call
 from batchmap.mapping.conversion import choose
-from batchmap.mapping.framework import Counterpart, Framework
+from batchmap.mapping.framework import Counterpart
 from batchmap.mapping.packs import pack
 from batchmap.mapping.plan import SPELLED, Place, Plan
 from batchmap.mapping.rows import Arg
@@ -55,9 +56,9 @@ if TYPE_CHECKING:
 
 EXPRESSIONS = frozenset({Step})
 HOLES = True
-TRAINED = ("dropout", "recurrent_dropout")
 POINTWISE = (Dense, Dropout, Activation)  # they do the same at every time step as they stand
 TAKEN = ("keras", "layers", "ops", "Any", *SPELLED_NAMES.values())  # names that a written module uses itself
+LOADING = ("HERE", "Path", "load", "load_file", "weights", "arrays", "variable")
 BODY = WIDTH - 4  # of a line inside a function
 CELL_SCOPES = {"LSTM": "lstm_cell", "GRU": "gru_cell", "RNN": "simple_rnn_cell"}
 FUNCTIONS = {
@@ -68,6 +69,11 @@ def keras_2_hard_sigmoid(x: Any) -> Any:
     return ops.clip(0.2 * x + 0.5, 0, 1)
 '''
 }
+
+
+def trained(layer: Recurrent) -> tuple[str, ...]:
+    """The kinds of dropout that a layer keeps, for training goes on after a port."""
+    return ("dropout", "recurrent_dropout")
 
 
 def inside(layer: Layer, masked: bool) -> Layer:
@@ -191,7 +197,7 @@ def layer_call(layer: Layer, *, turned: bool = False) -> Call:
     if isinstance(layer, Recurrent):
         bare = _bare(layer, masked=True)
         layer = bare if turned else replace(bare, order=layer.order)
-    return choose(layer, _framework())[1].call
+    return choose(layer, FRAMEWORK)[1].call
 
 
 class _Writer:
@@ -316,7 +322,7 @@ class _Writer:
         variable = self.variables[node.name][0]
         if isinstance(layer, (Dense, Activation)) and layer.activation not in KERAS_3_NAMES:
             self.body.append(f"{variable} = {applied(layer.activation, variable, SPELLING)}")
-        if _turned(layer):
+        if turned(layer):
             self.body.append(f"{variable} = ops.flip({variable}, axis=1)  # back into the order of time")
         assert source
 
@@ -408,7 +414,7 @@ class _Cell:
             carried_state=layer.carried_state,
             dtype=layer.dtype,
         )
-        call = choose(plain, _framework())[1].call
+        call = choose(plain, FRAMEWORK)[1].call
         if call.last_name == "Bidirectional":
             return replace_call(call, {"layer": _around(call["layer"], cell)})
         return _around(call, cell)
@@ -489,14 +495,14 @@ def _masks(plan: Plan) -> tuple[dict[str, str], set[str], set[str]]:
         if marks_padding(layer):
             native = not (isinstance(layer, Embedding) and layer.padding)
             carried[node.name] = node.name if native else None
-        elif isinstance(layer, (Embedding, Step)) or ends_time(layer) or _turned(layer) or spelled_after:
+        elif isinstance(layer, (Embedding, Step)) or ends_time(layer) or turned(layer) or spelled_after:
             carried[node.name] = None
         else:
             carried[node.name] = mask
     return passed, stripped, set(passed.values())
 
 
-def _turned(layer: Layer) -> bool:
+def turned(layer: Layer) -> bool:
     """Whether a sequence has to be turned round after its layer."""
     backward = isinstance(layer, Recurrent) and layer.direction == "backward" and layer.output == "sequence"
     return backward and layer.order == "time"  # type: ignore[attr-defined]
@@ -510,7 +516,7 @@ def _text(call: Call, *, used: int, after: int = 0, width: int = WIDTH) -> str:
         Counterpart(Layer, "keras.layers.RNN", (Arg("cell", "cell"),), positional=1),
         *(Counterpart(Layer, name, (Arg("units", "units"),), positional=1) for name in cells),
     )
-    framework = _framework()
+    framework = FRAMEWORK
     return expression(
         call, replace(framework, layers=(*own, *framework.layers)), used=used, after=after, width=width
     )
@@ -605,7 +611,7 @@ def _about(layer: Recurrent) -> str:
     """What a cell is, by what Keras's own cell lacks."""
     parts = []
     if isinstance(layer, LSTM):
-        words = {"peepholes": "peepholes", "coupled": "f = 1 - i", "projection": "a projection"}
+        words = {"peepholes": "peepholes", "coupled": "a forget gate of 1 - i", "projection": "a projection"}
         parts += [text for word, text in words.items() if getattr(layer, word)]
         if layer.gate_clip or layer.cell_clip or layer.projection_clip:
             parts.append("clipping")
@@ -622,9 +628,3 @@ def _about(layer: Recurrent) -> str:
 
 def _indent(lines: Sequence[str], depth: int = 1) -> list[str]:
     return [("    " * depth + line) if line else line for text in lines for line in text.split("\n")]
-
-
-def _framework() -> Framework:
-    from batchmap.frameworks.keras import FRAMEWORK
-
-    return FRAMEWORK

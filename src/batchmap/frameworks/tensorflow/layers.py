@@ -56,7 +56,7 @@ FUNCTIONS: dict[Any, Any] = {
 
 
 def _spellings(of: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The other names under which TensorFlow has the same functions, and their plain names as a cell takes them."""
+    """Other names of the same functions in TensorFlow, and the plain ones that a cell takes too."""
     found: dict[Any, Any] = {}
     for kind, native in of.items():
         name = {"exponential": "exp", "linear": "identity"}.get(kind.kind, kind.kind)

@@ -39,7 +39,7 @@ WAYS = {"forward": "fw", "backward": "bw"}
 
 
 def owns(thing: Any) -> bool:
-    """Whether an object is a cell of TensorFlow 1 or a `tf.Module` that is no Keras layer, told without TensorFlow."""
+    """Whether an object is a cell, or a `tf.Module` that is no Keras layer; told without TensorFlow."""
     if _cell_name(thing):
         return True
     roots = {kind.__module__.partition(".")[0] for kind in type(thing).__mro__}
@@ -189,8 +189,8 @@ def run_layer(
 
     x: [cases, time, features], or [time, cases, features] as the layer says. lengths: [cases].
     initial: canonical state names ("0.forward.h") to [cases, units].
-    Returns output and final states in canonical form, in the dtype of the layer. A stack whose directions meet
-    between its layers is run layer by layer. Raises Unsupported where TensorFlow has no cell for the layer.
+    Returns output and final states in canonical form, in the dtype of the layer. A stack whose directions
+    meet between its layers is run layer by layer. Raises Unsupported where TensorFlow has no cell for the layer.
     """
     tf = _tensorflow()
     if layer.layers > 1 and layer.direction == "both" and layer.merge != "separate":
@@ -352,7 +352,7 @@ def _value(tf: Any, value: Any) -> Any:
 
 
 def _arrays(cell: Any, name: str) -> Arrays:
-    """The arrays of a live cell as `dynamic_rnn` names them, for a cell of that name; none before it is built."""
+    """The arrays of a live cell as `dynamic_rnn` names them; none before it is built. name: of the cell."""
     singles = getattr(cell, "_cells", (cell,))
     found: Arrays = {}
     for index, single in enumerate(singles):
@@ -423,7 +423,7 @@ def _cells() -> Any:
         raise MissingLibrary(
             "the cells of TensorFlow 1 are not available",
             "since TensorFlow 2.16 they are in tf_keras, and have to be asked for",
-            "pip install tf_keras, and set TF_USE_LEGACY_KERAS=1 in the environment before TensorFlow is imported",
+            "pip install tf_keras, and set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported",
             library="tf_keras",
         ) from error
     return cells

@@ -1,7 +1,7 @@
 """How TensorFlow 1 models are written: a `tf.Module` whose cells are run by `dynamic_rnn`, and `load`.
 
 Arrays go by the names that TensorFlow 1 gives its variables when each layer stands in a variable scope of its
-own name: "encoder/rnn/basic_lstm_cell/kernel", "encoder/bidirectional_rnn/fw/gru_cell/gates/kernel", "head/bias".
+own name: "encoder/rnn/basic_lstm_cell/kernel", "tagger/bidirectional_rnn/fw/gru_cell/gates/bias", "head/kernel".
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 EXPRESSIONS = frozenset({Activation, Step, Concatenate, Masking, Flatten, Dense, Embedding, Dropout})
 HOLES = False
-TRAINED: tuple[str, ...] = ()
 POINTWISE = (Dense, Dropout, Activation)  # they do the same at every time step as they stand
 TAKEN = (  # names that the emitted module uses itself
     *(
@@ -83,6 +82,11 @@ def hold_last(x: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     return tf.gather(x, steps, batch_dims=1)
 '''
 WAYS = {"forward": "fw", "backward": "bw"}
+
+
+def trained(layer: Recurrent) -> tuple[str, ...]:
+    """The kinds of dropout that a layer keeps, for training goes on after a port."""
+    return ()
 
 
 def inside(layer: Layer, masked: bool) -> Layer:
@@ -233,6 +237,7 @@ class _Script:
         output = "tuple[tf.Tensor, tf.Tensor]" if layer.merge == "separate" else "tf.Tensor"
         result = "output" if layer.output == "last" else "outputs"
         stated = layer.returned_state or layer.carried_state
+        returns = f"tuple[{output}, tuple]" if stated else output
         given = ["inputs: tf.Tensor", *(f"state{way}: tuple" for way in self.ways if layer.carried_state)]
         about = f"inputs: [{axes}, {layer.features}]."
         if layer.carried_state:
@@ -243,7 +248,7 @@ class _Script:
             *cells,
             "",
             "",
-            f"def {layer.kind.lower()}({', '.join(given)}) -> {f'tuple[{output}, tuple]' if stated else output}:",
+            f"def {layer.kind.lower()}({', '.join(given)}) -> {returns}:",
             *_indent(("    " + quoted(about, 4)).split("\n"), 0),
             *_indent(body, 1),
             f"    return {result}, {state}" if stated else f"    return {result}",
@@ -453,7 +458,8 @@ class _Writer:
         node, layer = place.node, _plain(place.layer)
         if isinstance(node.layer, TimeDistributed) and not isinstance(layer, POINTWISE):
             raise Unsupported(
-                f'layer "{node.name}" cannot be written: a {type(layer).__name__} at every time step needs four axes',
+                f'layer "{node.name}" cannot be written',
+                f"a {type(layer).__name__} at every time step needs four axes",
                 instead="take it out of its TimeDistributed, or port to keras",
                 framework="tensorflow",
                 field="layer",
@@ -726,8 +732,9 @@ class _Cell:
         ]
 
     def _docstring(self) -> list[str]:
+        traits = _joined(self.traits) or "padding anywhere"
         lines = [
-            f"One time step of {_article(self.layer.kind)} with {_joined(self.traits) or 'padding anywhere'}.",
+            f"One time step of {_article(self.layer.kind)} with {traits}.",
             "",
         ]
         if self.holes:
@@ -822,7 +829,7 @@ def _dressed(cell: Any, layer: Recurrent, units: Any = None) -> Any:
 
 
 def _crossing(layer: Recurrent) -> bool:
-    """Whether the directions of a stack meet between its layers, so that these are run one after the other."""
+    """Whether the directions of a stack meet between its layers, which are then run one after the other."""
     return layer.layers > 1 and layer.direction == "both" and layer.merge != "separate"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from batchmap.mapping.conversion import choose, lift
 from batchmap.mapping.framework import Counterpart
 from batchmap.mapping.packs import pack, unpack
 from batchmap.mapping.rows import Ignored
+from batchmap.source.execution import execute
 from batchmap.source.write import class_name
 from batchmap.spec.layers import Dense, Embedding, Layer, Recurrent
 from batchmap.spec.results import Result, merge
@@ -99,19 +98,10 @@ def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
     text: a module as `source.write_model` writes it. arrays: name in the state_dict to array. name: of the model.
     """
     torch = _torch()
-    module = execute(text, f"<batchmap {name}>")
+    module = execute(text)
     model = getattr(module, class_name(name))()
     model.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
     return model.eval()
-
-
-def execute(text: str, filename: str) -> types.ModuleType:
-    """Runs source that batchmap wrote, so that `inspect.getsource` finds it."""
-    module = types.ModuleType(filename.strip("<>").replace(" ", "_"))
-    module.__file__ = filename
-    linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
-    exec(compile(text, filename, "exec"), module.__dict__)
-    return module
 
 
 def load(folder: Path) -> Any:

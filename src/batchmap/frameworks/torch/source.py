@@ -40,58 +40,16 @@ if TYPE_CHECKING:
 
 EXPRESSIONS = frozenset({Activation, Step, Concatenate, Masking, Flatten})
 HOLES = False
-TRAINED: tuple[str, ...] = ()
-TAKEN = (  # names that the emitted module uses itself
-    *(
-        "self",
-        "torch",
-        "nn",
-        "F",
-        "Path",
-        "Tensor",
-        "load_file",
-        "load",
-        "HERE",
-        "h",
-        "c",
-        "t",
-        "mask",
-        "lengths",
-    ),
-    *(
-        "forward",
-        "backward",
-        "train",
-        "eval",
-        "training",
-        "parameters",
-        "buffers",
-        "modules",
-        "children",
-        "type",
-        "to",
-    ),
-    *(
-        "float",
-        "double",
-        "half",
-        "apply",
-        "register_buffer",
-        "state_dict",
-        "load_state_dict",
-        "zero_grad",
-        "compile",
-    ),
-    *(
-        "pack_padded_sequence",
-        "pad_packed_sequence",
-        "right_padded_lengths",
-        "hold_last",
-        "cuda",
-        "cpu",
-        "share_memory",
-    ),
-)
+# Names that the emitted module uses itself, and attributes that every nn.Module has: no layer may take them.
+USED = """self torch nn F Path Tensor load_file load HERE h c t forward backward mask lengths
+    pack_padded_sequence pad_packed_sequence right_padded_lengths hold_last""".split()
+MODULE = """forward train eval training parameters buffers modules children type to float double half bfloat16 apply
+    register_buffer register_parameter register_module add_module state_dict load_state_dict zero_grad compile cuda
+    cpu xpu ipu mtia share_memory call_super_init dump_patches extra_repr get_buffer get_parameter get_submodule
+    set_submodule get_extra_state set_extra_state T_destination named_buffers named_children named_modules named_parameters
+    register_backward_hook register_forward_hook register_forward_pre_hook register_full_backward_hook
+    register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ to_empty""".split()
 LENGTHS = '''
 def right_padded_lengths(mask: Tensor) -> Tensor:
     """Counts the leading True steps of each case; mask: [cases, time]."""
@@ -107,6 +65,11 @@ def hold_last(x: Tensor, lengths: Tensor) -> Tensor:
     steps = steps.minimum(lengths.to(x.device)[:, None] - 1)
     return x.gather(1, steps[..., None].expand_as(x))
 '''
+
+
+def trained(layer: Recurrent) -> tuple[str, ...]:
+    """The kinds of dropout that a layer keeps, for training goes on after a port."""
+    return () if layer.direction == "both" else ("dropout",)
 
 
 def inside(layer: Layer, masked: bool) -> Layer:
@@ -133,7 +96,7 @@ def native_arrays(plan: Plan, weights: Mapping[str, Mapping[str, Any]]) -> dict[
 
     weights: node name to canonical arrays.
     """
-    names = _names(plan)
+    names = attributes(plan)
     arrays: dict[str, Any] = {}
     for place in plan.places:
         stored = weights.get(place.node.name, {})
@@ -144,7 +107,7 @@ def native_arrays(plan: Plan, weights: Mapping[str, Mapping[str, Any]]) -> dict[
             found = pack(place.counterpart, layer, stored)
             arrays |= {f"{names[place.node.name]}.{name}": array for name, array in found.items()}
         elif place.how == SPELLED and isinstance(place.layer, Recurrent):
-            for direction, prefix in _prefixes(place.layer, names[place.node.name]).items():
+            for direction, prefix in _prefixes(place.layer, place.node.name, names).items():
                 cell = {
                     Key.parse(key).parameter: array
                     for key, array in stored.items()
@@ -230,7 +193,8 @@ class _Writer:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.model = plan.model
-        self.names = _names(plan)
+        self.attributes = attributes(plan)
+        self.names = _variables(plan)
         self.shapes = model_shapes(plan.model)
         self.variables = {entry.name: self.names[entry.name] for entry in plan.model.inputs}
         self.packed: set[str] = set()
@@ -324,7 +288,10 @@ class _Writer:
             )
             self.packed.discard(name)
             layer = self.model[name].layer
-            if isinstance(layer, Recurrent) and layer.padded == "held":
+            seen = name in self.model.outputs or any(
+                reader.mask != lengths for reader in self.model.readers(name)
+            )
+            if isinstance(layer, Recurrent) and layer.padded == "held" and seen:
                 self.functions.setdefault("hold_last", HOLD)
                 self.body.append(f"{variable} = hold_last({variable}, {self._lengths_name(lengths)})")
         return self.variables[name]
@@ -357,7 +324,7 @@ class _Writer:
             return
         values = [self._value(name) for name in node.inputs]
         x = values[0]
-        attribute = f"self.{self.names[node.name]}"
+        attribute = f"self.{self.attributes[node.name]}"
         if place.call is not None:
             self.definitions.append(f"{attribute} = {self._expression(place.call, len(attribute) + 3)}")
             x = f"{attribute}({x})"
@@ -413,19 +380,38 @@ class _Writer:
     def _lengths_name(self, source: str) -> str:
         return f"{self.names[source]}_lengths" if self._several() else "lengths"
 
+    def _fed(self, node: Node) -> str:
+        """What a recurrent layer reads, with its own dropout on it: one draw for all time steps of a case."""
+        layer = _plain(node.layer)
+        value = self._value(node.inputs[0])
+        if not isinstance(layer, Recurrent) or not self._drops(layer):
+            return value
+        attribute = f"self.{self.attributes[f'{node.name} dropout']}"
+        self.definitions.append(f"{attribute} = nn.Dropout1d({layer.dropout})")
+        there, back = (
+            ("transpose(1, 2)",) * 2 if layer.cases_first else ("permute(1, 2, 0)", "permute(2, 0, 1)")
+        )
+        self.body.append(f"x = {attribute}({value}.{there}).{back}  # the same for all time steps")
+        return "x"
+
+    def _drops(self, layer: Layer) -> bool:
+        return isinstance(layer, Recurrent) and bool(layer.dropout) and "dropout" in trained(layer)
+
     def _native(self, place: Place, layer: Recurrent) -> None:
         node = place.node
         assert place.call is not None
-        attribute = f"self.{self.names[node.name]}"
-        self.definitions.append(f"{attribute} = {self._expression(place.call, len(attribute) + 3)}")
+        attribute = f"self.{self.attributes[node.name]}"
         source = node.inputs[0]
         backward = layer.direction == "backward"
         axis = 1 if layer.cases_first else 0
         if node.mask is None:
-            x = self._value(source)
+            x = self._fed(node)
             argument = f"{x}.flip({axis})" if backward else x
         elif (
-            source in self.packed and self.model[source].mask == node.mask and not self._padding_seen(source)
+            source in self.packed
+            and self.model[source].mask == node.mask
+            and not self._drops(layer)
+            and not self._padding_seen(source)
         ):
             argument = self.variables[source]
         else:
@@ -435,11 +421,12 @@ class _Writer:
                     instead="cases_first=True",
                     field="cases_first",
                 )
-            x, argument = self._value(source), "x"
+            x, argument = self._fed(node), "x"
             lengths = self._lengths_name(node.mask)
             self.body.append(
                 f"x = pack_padded_sequence({x}, {lengths}, batch_first=True, enforce_sorted=False)"
             )
+        self.definitions.append(f"{attribute} = {self._expression(place.call, len(attribute) + 3)}")
         if layer.output == "last":
             state = "(h, _)" if isinstance(layer, LSTM) else "h"
             self.body.append(f"_, {state} = {attribute}({argument})")
@@ -472,14 +459,15 @@ class _Writer:
         if isinstance(layer, Recurrent) and layer.output == "last":
             return False
         return name in self.model.outputs or any(
-            reader.mask != self.model[name].mask for reader in self.model.readers(name)
+            reader.mask != self.model[name].mask or self._drops(_plain(reader.layer))
+            for reader in self.model.readers(name)
         )
 
     def _spelled(self, place: Place, layer: Recurrent) -> None:
         node = place.node
         cell = self._cell(layer, node)
-        prefixes = _prefixes(layer, self.names[node.name])
-        x = self._value(node.inputs[0])
+        prefixes = _prefixes(layer, node.name, self.attributes)
+        x = self._fed(node)
         if not layer.cases_first:
             x = f"{x}.transpose(0, 1)"
         arguments = x if node.mask is None else f"{x}, {self._mask_name(node.mask)}"
@@ -551,13 +539,20 @@ def _framework() -> Any:
     return FRAMEWORK
 
 
-def _names(plan: Plan) -> dict[str, str]:
-    """Identifiers for inputs and layers, apart from each other and from what the module uses itself."""
+def attributes(plan: Plan) -> dict[str, str]:
+    """The attribute that holds each layer; "name forward", "name backward" and "name dropout" hold parts of one."""
+    parts = ("forward", "backward", "dropout")
+    wanted = [place.node.name for place in plan.places]
+    return identifiers([*wanted, *(f"{name} {part}" for name in wanted for part in parts)], MODULE)
+
+
+def _variables(plan: Plan) -> dict[str, str]:
+    """A name for each input and each layer's output, as `forward` uses them."""
     entries = plan.model.inputs
     wanted = [entry.name for entry in entries] + [place.node.name for place in plan.places]
-    # An input may be called x, which is also the name of whatever the next line reads, if only the first line does.
+    # An input may be called x, as whatever the next line reads is called, if only the first line reads it.
     alone = len(entries) == 1 and [node.name for node in plan.model.readers(entries[0].name)] == [wanted[1]]
-    return identifiers(wanted, TAKEN if alone and entries[0].name == "x" else (*TAKEN, "x"))
+    return identifiers(wanted, USED if alone and entries[0].name == "x" else [*USED, "x"])
 
 
 def _plain(layer: Layer) -> Layer:
@@ -570,10 +565,11 @@ def _turned(key: str, layer: Recurrent) -> Key:
     return found if found.direction in layer.directions else found._replace(direction=layer.directions[0])
 
 
-def _prefixes(layer: Recurrent, name: str) -> dict[str, str]:
+def _prefixes(layer: Recurrent, name: str, names: Mapping[str, str]) -> dict[str, str]:
+    """The attribute of each direction of a spelled-out layer."""
     if len(layer.directions) == 1:
-        return {layer.directions[0]: name}
-    return {direction: f"{name}_{direction}" for direction in layer.directions}
+        return {layer.directions[0]: names[name]}
+    return {direction: names[f"{name} {direction}"] for direction in layer.directions}
 
 
 def _merged(layer: Recurrent, forward: str, backward: str) -> str:
