@@ -1,7 +1,7 @@
-"""TensorFlow 1 cells in a process of their own, with TF_USE_LEGACY_KERAS=1: the session's own process has Keras 3.
+"""TensorFlow 1 cells in a process of their own, with TF_USE_LEGACY_KERAS=1: that of the tests has Keras 3.
 
-The two speak one line of JSON a message; arrays travel as .npz files, layers as their repr. `tensorflow_cells` is the
-fixture that starts the process, once a session.
+The two speak one line of JSON a message; arrays travel as .npz files, layers as their repr. `tensorflow_cells` is
+the fixture that starts the process, once a session.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class TensorFlowProcess:
     def restore(
         self, text: str, arrays: Mapping[str, Any], name: str, *inputs: Any, trace: bool = False
     ) -> Any:
-        """What a model gives for these inputs: a list of outputs, or with trace a dict of its layers' outputs."""
+        """The outputs of a model for these inputs, or with trace those of its layers by name."""
         asked = {"text": text, "name": name, "trace": trace}
         found = self.ask("restore", asked, {**_under("a", arrays), **dict(enumerate_names(inputs))})
         return found if trace else [found[f"{k}"] for k in range(len(found))]

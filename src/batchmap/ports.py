@@ -257,7 +257,7 @@ def _prove_lone(layer: Recurrent, arrays: Mapping[str, Any], target: Framework) 
     """Compares the native layer with the reference: two sizes, states that are not zero."""
     from batchmap.numbers.reference import run_layer
 
-    tolerance = 1e-10 if layer.dtype == "float64" else 1e-5
+    tolerance = 1e-12 if layer.dtype == "float64" else 1e-5
     rng = np.random.default_rng(0)
     for cases, time in ((3, 7), (2, 11)):
         frame = (cases, time) if layer.cases_first else (time, cases)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batchmap.errors import Ambiguous, BadValue, Unsupported, unknown
@@ -18,6 +19,7 @@ from batchmap.spec.batch import Batch
 from batchmap.spec.layers import Layer, Recurrent, unstack
 from batchmap.spec.model import Model
 from batchmap.spec.shapes import Axis, Shape, Shapes, layer_shapes
+from batchmap.spec.terms import Term
 
 LITTLE = (None, 1)  # values that a batch word has when nobody speaks of it
 
@@ -101,11 +103,13 @@ def read(source: Any, framework: str, *, version: str = "", **known: Any) -> Lay
 def translate(source: Any, origin: str, framework: str, *, version: str = "", **known: Any) -> Translation:
     """Says in one framework what was said in another.
 
-    source, version, known: as for `read`. Raises Unsupported where the other framework has no exact counterpart.
+    source, version, known: as for `read`. cases_first=True or False asks for that order of the data, whatever it
+    was. Raises Unsupported where the other framework has no exact counterpart.
 
     >>> print(translate("LSTM(64, return_sequences=True)", "keras", "torch", features=8))
     nn.LSTM(8, 64, batch_first=True)
     """
+    order = known.pop("cases_first", None)
     spec = read(source, origin, version=version, **known)
     if isinstance(spec, Model):
         raise Ambiguous(
@@ -113,7 +117,16 @@ def translate(source: Any, origin: str, framework: str, *, version: str = "", **
             instead="bm.port(model, framework) carries models over",
             field="source",
         )
-    return say(spec, framework)
+    turned = False
+    if isinstance(spec, Recurrent) and order not in (None, spec.cases_first):
+        spec, turned = spec.replace(cases_first=order), True
+    said = say(spec, framework)
+    if turned:
+        axes = "[cases, time, features]" if order else "[time, cases, features]"
+        said = replace(said, notes=(f"the data are {axes} here: transpose them", *said.notes))
+    if isinstance(source, Mapping):
+        said = replace(said, notes=(*_meanings(source, get(origin), get(framework)), *said.notes))
+    return said
 
 
 def say(spec: Layer | Batch | Spec, framework: str) -> Translation:
@@ -258,6 +271,32 @@ def build(layer: Layer | Model, framework: str) -> Any:
     return target.module("live").build(layer)
 
 
+def _meanings(words: Mapping[str, Any], origin: Framework, target: Framework) -> tuple[str, ...]:
+    """A sentence on each word that means something else, or nothing, where it goes."""
+    places = Counter(term.of for term in origin.terms if term.native in words)
+    notes = []
+    for word in words:
+        terms = [term for term in origin.terms if term.native == word]
+        if not terms:
+            continue
+        term = max(terms, key=lambda term: places[term.of])
+        there = [other for other in target.terms if other.native == word]
+        if any(other.canonical == term.canonical for other in there):
+            continue
+        note = f'"{word}" means {_meaning(term, origin)}'
+        if there:
+            note += f"; but {_meaning(there[0], target)}"
+        notes.append(note)
+    if origin.script_note and any(word in origin.script_words for word in words):
+        notes.append(origin.script_note)
+    return tuple(notes)
+
+
+def _meaning(term: Term, framework: Framework) -> str:
+    place = f"{framework.title} {term.of}".rstrip()
+    return f"{term.canonical.replace('_', ' ')} in {place} ({term.sense})"
+
+
 def _check_package(target: Framework) -> None:
     if not target.package:
         raise Unsupported(
@@ -375,4 +414,6 @@ def _axis_names(pattern: str, count: int) -> list[str]:
 
 
 def _sentence(note: str) -> str:
+    first = note.partition(" ")[0]
+    note = note[:1].upper() + note[1:] if first.isalpha() else note
     return note if note.endswith((".", "?", "!")) else note + "."

@@ -61,6 +61,7 @@ class Framework:
     batch: rows for batch words. terms: its words. imports: dotted prefix of a target to (import line, short prefix).
     package: where its `source` and `live` modules are, if it has them.
     script, script_words: reads the words that scripts of this framework give a layer by, and which these are.
+    script_note: what else such a script settles.
     files: titles of the file formats that are read without the framework. verified: where numbers were compared
     with the real thing, and `trained` where updates were. states: axes of one native state array. trained: update equality is tested.
     """
@@ -75,6 +76,7 @@ class Framework:
     package: str = ""
     script: Callable[[Mapping[str, Any]], Layer] | None = None
     script_words: tuple[str, ...] = ()
+    script_note: str = ""
     states: str = ""
     files: tuple[str, ...] = ()
     verified: str = ""

@@ -359,7 +359,7 @@ class _Graph:
             self.nodes[source] = replace(node, layer=replace(node.layer, order="time"))
             self.aliases[entry.name] = source
             self.masks[entry.name] = None  # a function passes no mask on
-        elif entry.class_name == "GetItem" and source in self.axes and _whole(call.arguments):
+        elif entry.class_name == "Copy" and source in self.axes:
             self.aliases[entry.name] = source
             self.masks[entry.name] = None
         elif entry.class_name in SLOPES and tensor:

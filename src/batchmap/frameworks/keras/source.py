@@ -303,8 +303,8 @@ class _Writer:
                 condition = f"ops.any(ops.not_equal({read}, {layer.value}), axis=-1)"
             self.body.append(f"{self._mask_name(node.name)} = {condition}")
         if node.name in self.stripped:
-            self.body.append("# [:, :] leaves the mask behind: to this layer, padding is data")
-            x = f"{x}[:, :]"
+            self.body.append("# a copy leaves the mask behind: to this layer, padding is data")
+            x = f"ops.copy({x})"
         if isinstance(layer, Step):
             self._assign(node, f"{x}[:, {layer.index}]")
             return

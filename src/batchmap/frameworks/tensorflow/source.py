@@ -1,7 +1,7 @@
 """How TensorFlow 1 models are written: a `tf.Module` whose cells are run by `dynamic_rnn`, and `load`.
 
 Arrays go by the names that TensorFlow 1 gives its variables when each layer stands in a variable scope of its
-own name: "encoder/rnn/basic_lstm_cell/kernel", "tagger/bidirectional_rnn/fw/gru_cell/gates/bias", "head/kernel".
+own name: "encoder/rnn/basic_lstm_cell/kernel", "tagger/bidirectional_rnn/fw/gru_cell/gates/bias", "head/bias".
 """
 
 from __future__ import annotations
@@ -542,6 +542,8 @@ class _Writer:
         arguments.append(f"dtype=tf.{layer.dtype}")
         if not layer.cases_first:
             arguments.append("time_major=True")
+        if place.how == NATIVE:
+            arguments.append(f'scope="{_variables(layer, scope)}"')
         target = self._variable(node)
         self.variables[node.name] = target
         both = layer.direction == "both"
@@ -599,7 +601,7 @@ class _Writer:
             self.definitions.append(
                 f"{attribute} = {expression(native, self.plan.framework, indent=8, used=used)}"
             )
-            variables = f"{scope}/bidirectional_rnn/{WAYS[direction]}" if both else f"{scope}/rnn"
+            variables = _variables(layer, scope) + (f"/{WAYS[direction]}" if both else "")
             self.definitions += [
                 f'with tf1.variable_scope("{variables}"):',
                 f"    {attribute}.build([None, {features}])",
@@ -814,6 +816,11 @@ def _scopes(layer: Recurrent, scope: str) -> dict[str, str]:
     if layer.direction != "both":
         return {layer.direction: scope}
     return {direction: f"{scope}/{WAYS[direction]}" for direction in layer.directions}
+
+
+def _variables(layer: Recurrent, scope: str) -> str:
+    """The variable scope of a driver."""
+    return f"{scope}/bidirectional_rnn" if layer.direction == "both" else f"{scope}/rnn"
 
 
 def _dressed(cell: Any, layer: Recurrent, units: Any = None) -> Any:

@@ -291,4 +291,4 @@ def _leaves(output: Any) -> list[Any]:
 
 def _numpy(tensor: Any) -> Any:
     tensor = tensor.detach().cpu()
-    return (tensor if str(tensor.dtype) != "torch.bfloat16" else tensor.float()).numpy()
+    return (tensor if str(tensor.dtype) != "torch.bfloat16" else tensor.float()).numpy().copy()
