@@ -6,8 +6,10 @@ In CI (`CI=true`) nothing is skipped for being absent: a framework or a real mod
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,12 +35,13 @@ LIBRARIES = {  # framework, as batchmap names it: the module that runs it
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds --frameworks."""
+    """Adds --frameworks and --update-golden."""
     parser.addoption(
         "--frameworks",
         metavar="a,b",
         help="run only the tests of these frameworks, and those that need none; default: all",
     )
+    parser.addoption("--update-golden", action="store_true", help="write the golden sources anew")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -100,3 +103,29 @@ def models() -> Path:
     if not MODELS.is_dir():
         missing("the real models (../shared/models) are not there")
     return MODELS
+
+
+@pytest.fixture(scope="session")
+def tensorflow_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The process that has TensorFlow 1's own cells; started by the first test that asks."""
+    pytest.importorskip("tf_keras")
+    from tensorflow_process import TensorFlowProcess
+
+    process = TensorFlowProcess(tmp_path_factory.mktemp("tensorflow"))
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def runner(request: pytest.FixtureRequest, framework: str) -> Any:
+    """The real framework that the test is about, ready to run."""
+    return runner_of(request, framework)
+
+
+def runner_of(request: pytest.FixtureRequest, framework: str) -> Any:
+    """The real framework of that name."""
+    from runners import Keras, TensorFlow, Torch
+
+    if framework == "tensorflow":
+        return TensorFlow(request.getfixturevalue("tensorflow_process"))
+    return {"keras": Keras, "torch": Torch}[framework]()

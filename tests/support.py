@@ -71,6 +71,59 @@ CASES: dict[str, Recurrent] = {
 }
 
 
+# What a framework's own layers cannot hold, and the field that says so. Anything that is not here is held.
+REFUSED: dict[str, dict[str, str]] = {
+    "keras": {
+        "lstm-relu-tanh": "output_activation",
+        "lstm-peepholes": "peepholes",
+        "lstm-projection": "projection",
+        "lstm-projection-both": "projection",
+        "lstm-cell-clip": "peepholes",
+        "lstm-gate-clip": "gate_clip",
+        "lstm-coupled": "coupled",
+        "lstm-time-first": "cases_first",
+        "gru-time-first": "cases_first",
+    },
+    "tensorflow": {
+        "lstm-no-bias": "bias",
+        "lstm-both-stack": "merge",
+        "lstm-backward": "direction",
+        "lstm-backward-processing": "direction",
+        "lstm-hard-sixth": "gate_activation",
+        "lstm-hard-fifth": "gate_activation",
+        "lstm-relu-tanh": "output_activation",
+        "lstm-gate-clip": "gate_clip",
+        "lstm-coupled": "coupled",
+        **dict.fromkeys(("gru", "gru-last", "gru-stack", "gru-both", "gru-both-last", "gru-both-stack"), "reset"),
+        **dict.fromkeys(("gru-relu", "gru-time-first", "gru-float64"), "reset"),
+        "gru-no-bias": "bias",
+        "gru-before-no-bias": "bias",
+        "gru-before-hard": "gate_activation",
+        "rnn-no-bias": "bias",
+    },
+    "torch": {
+        "lstm-both-sum": "merge",
+        "lstm-backward": "direction",
+        "lstm-backward-processing": "direction",
+        "lstm-hard-sixth": "gate_activation",
+        "lstm-hard-fifth": "gate_activation",
+        "lstm-relu": "activation",
+        "lstm-relu-tanh": "activation",
+        "lstm-peepholes": "peepholes",
+        "lstm-cell-clip": "peepholes",
+        "lstm-gate-clip": "gate_clip",
+        "lstm-coupled": "coupled",
+        "gru-before": "reset",
+        "gru-before-both": "reset",
+        "gru-before-no-bias": "reset",
+        "gru-before-hard": "gate_activation",
+        "gru-relu": "activation",
+        "rnn-both": "merge",
+        "rnn-sigmoid": "activation",
+    },
+}
+
+
 def weights(layer: Any, seed: int = 0) -> dict[str, Any]:
     """Canonical arrays of a layer, seeded; of the layer's dtype."""
     import numpy as np

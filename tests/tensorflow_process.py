@@ -70,9 +70,7 @@ class TensorFlowProcess:
         found = self.ask("call", {"text": text, "name": name}, dict(enumerate_names(inputs)))
         return [found[f"{k}"] for k in range(len(found))]
 
-    def restore(
-        self, text: str, arrays: Mapping[str, Any], name: str, *inputs: Any, trace: bool = False
-    ) -> Any:
+    def restore(self, text: str, arrays: Mapping[str, Any], name: str, *inputs: Any, trace: bool = False) -> Any:
         """The outputs of a model for these inputs, or with trace those of its layers by name."""
         asked = {"text": text, "name": name, "trace": trace}
         found = self.ask("restore", asked, {**_under("a", arrays), **dict(enumerate_names(inputs))})
@@ -90,9 +88,7 @@ class TensorFlowProcess:
         np.savez(given, **{name: np.asarray(array) for name, array in arrays.items()})
         assert self.process.stdin is not None and self.process.stdout is not None
         try:
-            self.process.stdin.write(
-                json.dumps({"what": what, "in": str(given), "out": str(taken), **asked}) + "\n"
-            )
+            self.process.stdin.write(json.dumps({"what": what, "in": str(given), "out": str(taken), **asked}) + "\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
         except BrokenPipeError:
@@ -169,9 +165,7 @@ def _script(asked: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, An
     found = {}
     for name in asked["names"]:
         leaves = tf.nest.flatten(space[name])
-        found |= (
-            {f"{name}.{k}": leaf for k, leaf in enumerate(leaves)} if len(leaves) > 1 else {name: leaves[0]}
-        )
+        found |= {f"{name}.{k}": leaf for k, leaf in enumerate(leaves)} if len(leaves) > 1 else {name: leaves[0]}
     return {name: np.asarray(value) for name, value in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""The command line: one function a command, and how a result or an error is shown."""
+"""The command line: one function a command, what may be typed, and what comes back."""
 
 from __future__ import annotations
 
@@ -7,60 +7,50 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
+from typing import Any, NoReturn
 
 from batchmap.errors import BadFile, BadValue, BatchmapError
-
-if TYPE_CHECKING:
-    from batchmap.spec.batch import Batch
+from batchmap.tables import columns
+from batchmap.terminal import progress, show
 
 REFUSED, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 
-EXAMPLES = """\
+DESCRIPTION = """\
+One vocabulary for recurrent networks, mapped exactly onto every framework.
+
+commands:
+{commands}
+
 examples:
   batchmap explain batch_size --in deepspeed
   batchmap translate "LSTM(64, return_sequences=True)" --from keras --to torch --features 8
-  batchmap batch train_batch_size=512 gradient_accumulation_steps=4 --from deepspeed --to transformers --replicas 8
+  batchmap batch train_batch_size=512 gradient_accumulation_steps=4 \\
+      --from deepspeed --to transformers --replicas 8
   batchmap shapes "GRU(64, return_sequences=True)" --from keras --to torch --features 8 --cases 32
   batchmap port model.h5 --to torch --out ported/
   batchmap verify model.h5 ported/
-  batchmap support
-
-exit status: 0 done, 1 refused or not the same, 2 not understood
 """
+STATUS = "exit status: 0 done, 1 refused or not the same, 2 not understood"
 
-# What Python callers are told to type, and what to type here.
-COMMANDS = (
-    (r'bm\.explain\("([^"]*)", "([^"]*)"\)', r"batchmap explain \1 --in \2"),
-    (r'bm\.explain\("([^"]*)"\)', r"batchmap explain \1"),
-    (r"bm\.port\('([^']*)', framework, weights='([^']*)'\)", r"batchmap port \1 --weights \2 ..."),
-    (r"bm\.(port|verify)\b(\([^)]*\))?", r"batchmap \1"),
-    (r'allow=\("(\w+)",\)', r"--allow \1"),
-    (r"\bweights=\.\.\.", "--weights FILE"),
-    (r"\b(overwrite|replace)=True", "--overwrite"),
-)
-
-COLOURS = ((r"\bspelled out\b", "yellow"), (r"^Not the same\b", "red"))
-ERROR_COLOURS = ((r"^\w+(?=: )", "red"),)
-
-# A name in a file may hold escape sequences; they are printed, not obeyed.
-CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in b"\n\t"}
+# What callers from Python are told to type, and what to type here.
+SPELLINGS = {
+    r'bm\.explain\("([^"]*)", "([^"]*)"\)': r"batchmap explain \1 --in \2",
+    r'bm\.explain\("([^"]*)"\)': r"batchmap explain \1",
+    r"bm\.port\('([^']*)', framework, weights='([^']*)'\)": r"batchmap port \1 --weights \2 ...",
+    r"bm\.(port|verify)\b(\([^)]*\))?": r"batchmap \1",
+    r'allow=\("(\w+)",\)': r"--allow \1",
+    r"\bweights=\.\.\.": "--weights FILE",
+    r"\boverwrite=True": "--overwrite",
+}
+COLOURS = {r"\bspelled out\b": "yellow", r"^Not the same\b": "red"}
+ERROR_COLOURS = {r"^(?!Instead)\w+(?=: )": "red"}
 
 
 class Usage(BatchmapError):
     """The command line itself cannot be understood."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are raised, to be shown like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        form = " ".join(self.format_usage().removeprefix("usage: ").split())
-        raise Usage(message, instead=f"{form} ({self.prog} --help says more)")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,9 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     nn.LSTM(8, 64, batch_first=True)
     0
     """
-    given = sys.argv[1:] if argv is None else argv
     try:
-        status = _run(given)
+        status = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -84,41 +73,62 @@ def main(argv: list[str] | None = None) -> int:
         return PIPE_CLOSED
 
 
-def explain(arguments: argparse.Namespace) -> Any:
+def _run(argv: list[str]) -> int:
+    """Runs one command and prints its result, or why there is none."""
+    refused = USAGE
+    try:
+        try:
+            given = _parsed(argv)
+        except SystemExit as done:  # --help and --version have printed what they had to say
+            return int(done.code or 0)
+        refused = REFUSED
+        with redirect_stdout(sys.stderr):  # what frameworks and models print is no part of the result
+            result = given.run(given)
+    except BatchmapError as error:
+        if "--json" in argv:
+            _print_json({"error": _described(error)})
+        else:
+            show(_spelled(f"{type(error).__name__}: {error}"), sys.stderr, ERROR_COLOURS)
+        return USAGE if isinstance(error, Usage) else refused
+    if given.json:
+        _print_json(result.json())
+    else:
+        show(_spelled(str(result)), sys.stdout, COLOURS, wrap=given.run not in (translate, batch))
+    return 0 if result else REFUSED  # a report is false where two models are not the same
+
+
+# ---- the commands
+
+
+def explain(given: argparse.Namespace) -> Any:
     """What a word means, in every tool or in one."""
     import batchmap as bm
 
-    return bm.explain(arguments.word, arguments.framework)
+    return bm.explain(given.word, given.framework or "")
 
 
-def translate(arguments: argparse.Namespace) -> Any:
-    """A layer or a batch, said in another framework's words."""
+def translate(given: argparse.Namespace) -> Any:
+    """A layer or a batch, said in the words of another framework."""
     import batchmap as bm
 
-    return bm.translate(
-        _source(arguments.text),
-        arguments.origin,
-        arguments.framework,
-        version=arguments.since,
-        **_known(arguments),
-    )
+    source, known = _source(given.text), _known(given)
+    return bm.translate(source, given.origin, given.framework, version=given.since, **known)
 
 
-def batch(arguments: argparse.Namespace) -> Any:
-    """Batch words of one tool, said in another's."""
+def batch(given: argparse.Namespace) -> Any:
+    """Batch words of one tool, said in those of another."""
     import batchmap as bm
 
-    words = _words(arguments.words)
-    return bm.translate(words, arguments.origin, arguments.framework, **_batch_words(arguments))
+    known = {word: value for word in _batch_words() if (value := getattr(given, word)) is not None}
+    return bm.translate(_words(given.words), given.origin, given.framework, **known)
 
 
-def shapes(arguments: argparse.Namespace) -> Any:
-    """The shape of input, output, states and weights of a recurrent layer."""
+def shapes(given: argparse.Namespace) -> Any:
+    """Shapes of input, output, states and weights of a layer."""
     import batchmap as bm
     from batchmap.spec.layers import Recurrent
 
-    layer = bm.read(_source(arguments.text), arguments.origin, version=arguments.since, **_known(arguments))
-    layer = layer.layer if isinstance(layer, bm.Spec) else layer
+    layer = bm.read(_source(given.text), given.origin, version=given.since, **_known(given))
     if not isinstance(layer, Recurrent):
         raise BadValue(
             f"{type(layer).__name__} has no shapes to show",
@@ -127,203 +137,188 @@ def shapes(arguments: argparse.Namespace) -> Any:
             field="text",
             value=layer,
         )
-    plan: Batch = bm.Batch(cases=arguments.cases, sequence_length=arguments.sequence_length)
-    return bm.shapes(layer, plan, arguments.framework or None)
+    return bm.shapes(layer, bm.Batch(cases=given.cases, sequence_length=given.sequence_length), given.framework)
 
 
-def port(arguments: argparse.Namespace) -> Any:
-    """A saved model, written in another framework: source, weights and report."""
+def port(given: argparse.Namespace) -> Any:
+    """A saved model, written in another framework and checked."""
     import batchmap as bm
 
-    with _progress(f"reading {arguments.source}") as progress:
+    _quieten()
+    options = ("out", "weights", "native_only", "padding", "allow", "name", "overwrite")
+    with progress(given.source) as tell:
         try:
             return bm.port(
-                arguments.source,
-                arguments.framework,
-                out=arguments.out,
-                weights=arguments.weights,
-                native_only=arguments.native_only,
-                padding=arguments.padding,
-                allow=tuple(arguments.allow),
-                name=arguments.name,
-                overwrite=arguments.overwrite,
-                progress=progress,
+                given.source,
+                given.framework,
+                progress=tell,
+                **{name: getattr(given, name) for name in options},
             )
         except OSError as error:
-            if isinstance(error, BatchmapError) or error.filename is None:
+            if error.filename is None:
                 raise
             path = str(error.filename)
             raise BadFile(f"{path}: {error.strerror}", instead="give another --out", path=path) from error
 
 
-def verify(arguments: argparse.Namespace) -> Any:
-    """Whether two models compute the same; if not, where, how far off, and the likely mistake."""
+def verify(given: argparse.Namespace) -> Any:
+    """Whether two models compute the same; if not, where and why."""
     import batchmap as bm
 
-    with _progress(f"comparing {arguments.other} with {arguments.right}"):
-        return bm.verify(
-            arguments.right, arguments.other, padding=arguments.padding, tolerance=arguments.tolerance
-        )
+    _quieten()
+    with progress(f"{given.other}: comparing with {given.right}"):
+        return bm.verify(given.right, given.other, padding=given.padding, tolerance=given.tolerance)
 
 
-def support(arguments: argparse.Namespace) -> Any:
+def support(given: argparse.Namespace) -> Any:
     """What batchmap can do with each framework and tool."""
     import batchmap as bm
 
     return bm.support()
 
 
-# ---- what is typed
+def _quieten() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes about the machine
+
+
+# ---- what may be typed
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are raised, to be shown like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        form = " ".join(self.format_usage().removeprefix("usage: ").split())
+        raise Usage(message, instead=f"{form} ({self.prog} --help says more)")
+
+
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    """The arguments, words among them wherever they stand between the options."""
+    parser = _parser()
+    given, rest = parser.parse_known_args(argv)
+    if given.run is explain and given.word is None:
+        if not rest:
+            given.parser.error("the following arguments are required: WORD")
+        given.word = rest.pop(0)
+    if hasattr(given, "words") and not any(word.startswith("-") for word in rest):
+        given.words, rest = [*given.words, *rest], []
+    if rest:
+        given.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if given.run is None:
+        parser.parse_args(["--help"])
+    return given
 
 
 def _parser() -> Parser:
     from batchmap import __version__
 
+    runs = (explain, translate, batch, shapes, port, verify, support)
+    listed = [(run.__name__, _about(run)[0].lower() + _about(run)[1:]) for run in runs]
     parser = Parser(
         prog="batchmap",
-        description="One vocabulary for recurrent networks, mapped exactly onto every framework.",
-        epilog=EXAMPLES,
+        usage="batchmap [-h] [--version] COMMAND ...",
+        description=DESCRIPTION.format(commands="\n".join(columns(listed))),
+        epilog=STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.set_defaults(run=None, parser=parser)
     parser.add_argument("--version", action="version", version=f"batchmap {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", dest="command", title="commands")
+    commands = parser.add_subparsers(metavar="COMMAND", prog="batchmap", help=argparse.SUPPRESS)
 
-    def command(run: Callable[[argparse.Namespace], Any], note: str = "") -> Parser:
-        about = (run.__doc__ or "").rstrip(".")
-        made: Parser = commands.add_parser(
-            run.__name__,
-            help=about[0].lower() + about[1:],
-            description=f"{about}. {note}".strip(),
-            allow_abbrev=False,
-        )
-        made.set_defaults(run=run, parser=made)
-        made.add_argument("--json", action="store_true", help="print data instead of text, errors too")
-        return made
+    def add(run: Callable[[argparse.Namespace], Any], note: str = "") -> Parser:
+        text = f"{_about(run)}. {note}".strip()
+        command: Parser = commands.add_parser(run.__name__, description=text, epilog=STATUS, allow_abbrev=False)
+        command.set_defaults(run=run, parser=command)
+        command.add_argument("--json", action="store_true", help="print data instead of text, errors too")
+        return command
 
-    made = command(explain, "Flags of other tools are words too: batchmap explain --bptt.")
-    made.add_argument("word", nargs="?", metavar="WORD", help="a word of any tool, or one of batchmap's own")
-    _add_framework(made, "--in", "framework", "look into this framework or tool only, in full", default="")
+    command = add(explain, "Flags of other tools are words too: batchmap explain --bptt.")
+    command.add_argument("word", nargs="?", metavar="WORD", help="a word of any tool, or one of batchmap's own")
+    _add_framework(command, "--in", "look into this framework or tool only, in full")
 
-    made = command(translate, "The text is parsed and never executed.")
-    _add_text(made)
-    _add_framework(made, "--from", "origin", "framework of the text", required=True)
-    _add_framework(made, "--to", "framework", "framework to say it in", required=True)
+    command = add(translate, "Text is parsed and never executed.")
+    _add_text(command)
+    _add_framework(command, "--from", "framework of the text", required=True)
+    _add_framework(command, "--to", "framework to say it in", required=True)
 
-    made = command(batch)
-    made.add_argument(
-        "words",
+    command = add(batch)
+    command.add_argument(
+        *("words",),
         nargs="+",
         metavar="WORD=VALUE",
-        help="words of the tool; - reads a JSON object, or one a line",
+        help="words of the tool; - reads a JSON object, or a word a line, from standard input",
     )
-    _add_framework(made, "--from", "origin", "tool that these words belong to", required=True)
-    _add_framework(made, "--to", "framework", "tool to say it in", required=True)
-    _add_batch_words(made)
+    _add_framework(command, "--from", "tool whose words these are", required=True)
+    _add_framework(command, "--to", "tool to say it in", required=True)
+    group = command.add_argument_group("what the words leave out")
+    for word, size in _batch_words().items():
+        kind, metavar = (int, "N") if size else (_value, "VALUE")
+        group.add_argument(f"--{word.replace('_', '-')}", type=kind, metavar=metavar)
 
-    made = command(shapes)
-    _add_text(made)
-    _add_framework(made, "--from", "origin", "framework of the text", required=True)
-    _add_framework(made, "--to", "framework", "in the axis order of this framework", default="")
-    made.add_argument("--cases", type=int, metavar="N", help="independent sequences")
-    made.add_argument("--sequence-length", type=int, metavar="N", help="time steps of a case")
+    command = add(shapes)
+    _add_text(command)
+    _add_framework(command, "--from", "framework of the text", required=True)
+    _add_framework(command, "--to", "framework whose axis order and names to use")
+    command.add_argument("--cases", type=int, metavar="N", help="independent sequences")
+    command.add_argument("--sequence-length", type=int, metavar="N", help="time steps of a case")
 
-    made = command(
-        port, "Everything that is written has been run and compared where the framework is installed."
-    )
-    made.add_argument(
-        "source",
-        type=_path,
-        metavar="SOURCE",
-        help="a Keras .h5 or .keras file, or its architecture as .json",
-    )
-    _add_framework(made, "--to", "framework", "framework to write in", required=True)
-    made.add_argument(
-        "--out", required=True, metavar="DIR", help="folder to write; it appears whole or not at all"
-    )
-    made.add_argument("--weights", metavar="FILE", help="weights, where SOURCE is an architecture only")
-    made.add_argument(
-        "--native-only", action="store_true", help="refuse what only a spelled-out cell can hold"
-    )
-    _add_padding(made, "where padding may stand; any is slower")
-    made.add_argument(
-        "--allow",
+    command = add(port, "What is written has been run and compared, where the framework is installed.")
+    command.add_argument("source", type=_path, metavar="SOURCE", help="a Keras .h5, .keras or .json file")
+    _add_framework(command, "--to", "framework to write in", required=True)
+    command.add_argument("--out", required=True, metavar="DIR", help="folder that appears, whole or not at all")
+    command.add_argument("--weights", metavar="FILE", help="where SOURCE is an architecture only (.json)")
+    command.add_argument("--native-only", action="store_true", help="refuse what would be spelled out")
+    _add_padding(command, "where padding may stand; any is slower")
+    command.add_argument("--name", default="", help="of the model; its own, or that of the file, when left out")
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier port in DIR")
+    command.add_argument(
+        *("--allow",),
         action="append",
         default=[],
         metavar="FIELD",
         help="a loss to accept, such as carried_state; may be repeated",
     )
-    made.add_argument(
-        "--name", default="", help="name of the model; its own, or that of the file, when left out"
-    )
-    made.add_argument("--overwrite", action="store_true", help="replace an earlier port in DIR")
 
-    made = command(verify, "Of a folder that batchmap port wrote, model.py is run; files are read as data.")
-    made.add_argument("right", type=_path, metavar="RIGHT", help="the model taken to be right: a Keras file")
-    made.add_argument(
-        "other", type=_path, metavar="OTHER", help="a folder that batchmap port wrote, or a Keras file"
-    )
-    _add_padding(made, "where padding stands in the cases that both are given")
-    made.add_argument(
-        "--tolerance",
-        type=_tolerance,
-        metavar="X",
-        help="how far a number may be off; by dtype when left out",
+    command = add(verify, "Of a folder that batchmap port wrote, model.py is run; files are read as data.")
+    command.add_argument("right", type=_path, metavar="RIGHT", help="a Keras file, taken to be right")
+    command.add_argument("other", type=_path, metavar="OTHER", help="a folder that batchmap port wrote, or a file")
+    _add_padding(command, "where padding stands in what both are given")
+    command.add_argument(
+        "--tolerance", type=_tolerance, metavar="X", help="how far off a number may be; by dtype when left out"
     )
 
-    command(support)
+    add(support)
     return parser
 
 
-def _add_framework(parser: Parser, flag: str, dest: str, about: str, **options: Any) -> None:
-    parser.add_argument(flag, dest=dest, type=_framework, metavar="FRAMEWORK", help=about, **options)
+def _about(run: Callable[[argparse.Namespace], Any]) -> str:
+    return (run.__doc__ or "").rstrip(".")
 
 
-def _add_text(parser: Parser) -> None:
-    parser.add_argument(
-        "text",
-        metavar="TEXT",
-        help="a layer as source text, or words as a JSON object; - reads standard input",
-    )
-    parser.add_argument(
-        "words", nargs="*", metavar="WORD=VALUE", help="what the text leaves out, in batchmap's words"
-    )
-    parser.add_argument("--features", type=int, metavar="N", help="size of one time step of the input")
-    parser.add_argument(
-        "--version", dest="since", default="", metavar="V", help="version of the framework of the text"
-    )
+def _add_framework(command: Parser, flag: str, about: str, required: bool = False) -> None:
+    dest = "origin" if flag == "--from" else "framework"
+    command.add_argument(flag, dest=dest, type=_framework, required=required, metavar="FRAMEWORK", help=about)
 
 
-def _add_batch_words(parser: Parser) -> None:
+def _add_text(command: Parser) -> None:
+    about = "a layer as source text, or words as a JSON object; - reads standard input"
+    command.add_argument("text", metavar="TEXT", help=about)
+    about = "what the text leaves out, in batchmap's words"
+    command.add_argument("words", nargs="*", metavar="WORD=VALUE", help=about)
+    command.add_argument("--features", type=int, metavar="N", help="the same as features=N")
+    command.add_argument("--version", dest="since", default="", metavar="V", help="of the framework of the text")
+
+
+def _add_padding(command: Parser, about: str) -> None:
+    command.add_argument("--padding", choices=("right", "any"), default="right", help=about)
+
+
+def _batch_words() -> dict[str, bool]:
+    """The words of a batch, and whether each is a whole number."""
     from batchmap.spec.batch import SIZES, Batch
 
-    group = parser.add_argument_group("what the words leave out")
-    for word in Batch.__dataclass_fields__:
-        size = word in SIZES
-        group.add_argument(
-            f"--{word.replace('_', '-')}", type=int if size else _value, metavar="N" if size else "VALUE"
-        )
-
-
-def _add_padding(parser: Parser, about: str) -> None:
-    parser.add_argument("--padding", choices=("right", "any"), default="right", help=about)
-
-
-def _parsed(argv: list[str]) -> argparse.Namespace:
-    """The arguments, with words taken wherever they stand among the options."""
-    arguments, rest = _parser().parse_known_args(argv)
-    if arguments.command == "explain" and arguments.word is None:
-        if not rest:
-            arguments.parser.error("the following arguments are required: WORD")
-        arguments.word = rest.pop(0)
-    if hasattr(arguments, "words") and not any(word.startswith("-") for word in rest):
-        arguments.words += rest
-        rest = []
-    if rest:
-        (arguments.parser if arguments.command else _parser()).error(
-            f"unrecognized arguments: {' '.join(rest)}"
-        )
-    return arguments
+    return {word: word in SIZES for word in Batch.__dataclass_fields__}
 
 
 def _framework(name: str) -> str:
@@ -339,10 +334,16 @@ def _path(text: str) -> str:
 
 
 def _tolerance(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"{text} is no distance")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f'"{text}" is no distance; 1e-5 is one')
     return value
+
+
+# ---- words and their values
 
 
 def _value(text: str) -> Any:
@@ -356,12 +357,9 @@ def _value(text: str) -> Any:
         return plain[text.lower()]
     try:
         return _json(text)
-    except ValueError:
+    except ValueError as error:
         if text.startswith(("[", "{", '"')):
-            raise Usage(
-                f"{text} is no JSON",
-                instead='quote it for your shell, and text in it too: \'["mean", "sum"]\'',
-            ) from None
+            raise Usage(f"{text} is no JSON: {error}", instead='for example \'["mean", "sum"]\'') from None
         return text
 
 
@@ -381,22 +379,15 @@ def _words(texts: Iterable[str]) -> dict[str, Any]:
     return _unique(pairs)
 
 
-def _known(arguments: argparse.Namespace) -> dict[str, Any]:
+def _known(given: argparse.Namespace) -> dict[str, Any]:
     """What was said beside the text, in the spec's own words."""
-    features = [] if arguments.features is None else [("features", arguments.features)]
-    return _unique([*map(_pair, arguments.words), *features])
-
-
-def _batch_words(arguments: argparse.Namespace) -> dict[str, Any]:
-    from batchmap.spec.batch import Batch
-
-    given = {word: getattr(arguments, word) for word in Batch.__dataclass_fields__}
-    return {word: value for word, value in given.items() if value is not None}
+    features = [] if given.features is None else [("features", given.features)]
+    return _unique([*map(_pair, given.words), *features])
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    word, sign, value = (part.strip() for part in text.partition("="))
-    if not (word and sign and value):
+    word, _, value = (part.strip() for part in text.partition("="))
+    if not (word and value):
         raise Usage(f'"{text}" is no WORD=VALUE', instead="for example batch_size=32")
     return word, _value(value)
 
@@ -411,19 +402,17 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _source(text: str) -> str | dict[str, Any]:
-    """A layer as text, or words and configurations as a dict."""
+    """A layer as text; words, or a configuration, as a dict."""
     text = _standard_input() if text == "-" else text
     return _object(text) if text.lstrip().startswith("{") else text
 
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = _json(text)
+        words: dict[str, Any] = _json(text)
     except ValueError as error:
-        raise Usage(
-            f"the words are no JSON object: {error}", instead='for example {"batch_size": 32}'
-        ) from None
-    return found
+        raise Usage(f"the words are no JSON: {error}", instead='for example {"batch_size": 32}') from None
+    return words
 
 
 def _json(text: str) -> Any:
@@ -443,34 +432,14 @@ def _standard_input() -> str:
     return text
 
 
-# ---- what is shown
+# ---- what comes back
 
 
-def _run(argv: list[str]) -> int:
-    """Runs one command and shows its result, or why there is none."""
-    refused = USAGE
-    try:
-        try:
-            arguments = _parsed(argv)
-        except SystemExit as done:  # --help and --version have printed what they had to say
-            return int(done.code or 0)
-        if arguments.command is None:
-            _parser().print_help()
-            return 0
-        refused = REFUSED
-        with redirect_stdout(sys.stderr):  # what frameworks and models print is no part of the result
-            result = arguments.run(arguments)
-    except BatchmapError as error:
-        if "--json" in argv:
-            _print_json({"error": _described(error)})
-        else:
-            _print(f"{type(error).__name__}: {error}", sys.stderr, ERROR_COLOURS)
-        return USAGE if isinstance(error, Usage) else refused
-    if arguments.json:
-        _print_json(result.json())
-    else:
-        _print(str(result), sys.stdout, COLOURS, wrap=arguments.run not in (translate, batch))
-    return 0 if result else REFUSED  # a report is false where two models are not the same
+def _spelled(text: str) -> str:
+    """A text with what it tells to type in Python told for the command line."""
+    for pattern, typed in SPELLINGS.items():
+        text = re.sub(pattern, typed, text)
+    return text
 
 
 def _described(error: BatchmapError) -> dict[str, Any]:
@@ -500,85 +469,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(part) for part in value]
     return str(value)
-
-
-def _print(text: str, stream: TextIO, colours: tuple[tuple[str, str], ...], wrap: bool = True) -> None:
-    """Prints a text as it is to a pipe, fitted and coloured on a terminal; wrap: whether lines may be broken."""
-    for pattern, typed in COMMANDS:
-        text = re.sub(pattern, typed, text)
-    text = text.translate(CONTROLS)
-    encoding = stream.encoding or "utf-8"
-    text = text.encode(encoding, "backslashreplace").decode(encoding)
-    if _is_terminal(stream):
-        fits = not wrap or max(map(len, text.splitlines())) <= shutil.get_terminal_size().columns
-        if not fits or any(re.search(pattern, text, re.MULTILINE) for pattern, _ in colours):
-            return _draw(text, stream, colours, wrap)
-    print(text, file=stream)
-
-
-def _draw(text: str, stream: TextIO, colours: tuple[tuple[str, str], ...], wrap: bool) -> None:
-    """Prints a text on a terminal; of a table wider than that, each cell is wrapped within its column."""
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    def coloured(line: str) -> Text:
-        made = Text(line)
-        for pattern, colour in colours:
-            made.highlight_regex(pattern, colour)
-        return made
-
-    console = Console(file=stream, highlight=False)
-    for block in re.split(r"(\n{2,})", text):
-        lines = block.splitlines()
-        rows = _cells(lines)
-        if not wrap or max(map(len, lines)) <= console.width or not block.strip():
-            console.print(coloured(block.strip("\n")) if block.strip() else "", soft_wrap=True)
-        elif len(lines) > 1 and len(rows[0]) > 1:
-            table = Table.grid(padding=(0, 0, 0, 2), pad_edge=True)
-            for row in rows:
-                table.add_row(*map(coloured, row))
-            console.print(table)
-        else:
-            for line in lines:
-                plain = line.lstrip()
-                console.print(Padding(coloured(plain), (0, 0, 0, len(line) - len(plain))))
-
-
-def _cells(lines: list[str]) -> list[list[str]]:
-    """Cuts aligned lines where all of them have two blanks; a line without a first cell goes on from the last.
-
-    >>> _cells(["  encoder  an LSTM of", "           two layers", "  head     Dense"])
-    [['encoder', 'an LSTM of two layers'], ['head', 'Dense']]
-    """
-    width = max(map(len, lines))
-    padded = [line.ljust(width) for line in lines]
-    shadow = "".join(" " if all(line[at] == " " for line in padded) else "x" for at in range(width))
-    columns = [match.span() for match in re.finditer("x+(?: x+)*", shadow)]
-    rows: list[list[str]] = []
-    for line in padded:
-        row = [line[start:end].strip() for start, end in columns]
-        if rows and not row[0]:
-            rows[-1] = [f"{above} {cell}".strip() for above, cell in zip(rows[-1], row, strict=True)]
-        else:
-            rows.append(row)
-    return rows
-
-
-@contextmanager
-def _progress(opening: str) -> Iterator[Callable[[str], None]]:
-    """Shows on a terminal what is being done; gives the function that says what comes next."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes about the machine
-    if not _is_terminal(sys.stderr):
-        yield lambda step: None
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    with Console(stderr=True).status(Text(opening)) as status:
-        yield lambda step: status.update(Text(step))
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")

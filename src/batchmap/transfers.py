@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,10 +88,10 @@ def transfer(source: Any, module: Any, *, match: Mapping[str, str] | None = None
 
 
 class Slot(NamedTuple):
-    """One layer that has weights; of a stack, one of its layers. name, index: which layer, and its place in it."""
+    """One layer that has weights; of a stack, one of its layers. name, place: which layer, and where in it."""
 
     name: str
-    index: int
+    place: int
     layer: Layer
 
     @property
@@ -117,12 +116,10 @@ Pairs = dict[Slot, tuple[Slot, str]]  # slot of the target: (slot of the source,
 def _slots(name: str, layer: Layer) -> list[Slot]:
     layer = layer.layer if isinstance(layer, TimeDistributed) else layer
     singles = unstack(layer) if isinstance(layer, Recurrent) else (layer,)
-    return [Slot(name, index, single) for index, single in enumerate(singles)]
+    return [Slot(name, place, single) for place, single in enumerate(singles)]
 
 
-def _matched(
-    found: Source, targets: Sequence[tuple[str, Layer, Any]], title: str, match: Mapping[str, str]
-) -> Pairs:
+def _matched(found: Source, targets: Sequence[tuple[str, Layer, Any]], title: str, match: Mapping[str, str]) -> Pairs:
     """Pairs every layer of the source that has weights with one of the target, and leaves none of either over."""
     for name, layer, _ in targets:
         if getattr(layer, "features", ...) is None:
@@ -143,9 +140,7 @@ def _left(mine: list[Slot], theirs: list[Slot], pairs: Pairs) -> tuple[list[Slot
     return [slot for slot in mine if slot not in used], [slot for slot in theirs if slot not in pairs]
 
 
-def _by_match(
-    mine: list[Slot], theirs: list[Slot], match: Mapping[str, str], source: str, title: str
-) -> Pairs:
+def _by_match(mine: list[Slot], theirs: list[Slot], match: Mapping[str, str], source: str, title: str) -> Pairs:
     """The pairs that the caller named; a stack takes several layers, in the order they are named."""
     pairs: Pairs = {}
     for name, target in match.items():
@@ -177,7 +172,7 @@ def _by_name(mine: list[Slot], theirs: list[Slot]) -> Pairs:
         fits = [
             slot
             for slot in theirs
-            if slot.index == own.index and slot.key == own.key and slot not in pairs
+            if slot.place == own.place and slot.key == own.key and slot not in pairs
             if slot.name.rpartition(".")[2] == own.name.rpartition(".")[2]
         ]
         fits = [slot for slot in fits if slot.name == own.name] or fits
@@ -215,9 +210,7 @@ def _by_size(mine: list[Slot], theirs: list[Slot], source: str, title: str) -> P
     return pairs
 
 
-def _no_room(
-    own: list[Slot], other: list[Slot], theirs: list[Slot], source: str, title: str
-) -> Contradiction:
+def _no_room(own: list[Slot], other: list[Slot], theirs: list[Slot], source: str, title: str) -> Contradiction:
     """The error for a layer of the source that the target has no place for, with what it has instead."""
     lost = own[len(other)]
     text = f'{title} has no place for layer "{lost.name}" of {source} ({lost})'
@@ -225,7 +218,7 @@ def _no_room(
     because = f"it has {', '.join(near)}" if near else f"it has no other {lost.key[0]} of its framework's own"
     if other:
         because += f", which {', '.join(slot.name for slot in own[: len(other)])} takes"
-    return Contradiction(text, because, f"give {title} such a layer, or {SAY}", field=lost.name)
+    return Contradiction(text, because, f"give {title} such a layer", field=lost.name)
 
 
 # ------------------------------------------------------------------------------------------------------ moving
@@ -254,9 +247,7 @@ class Move:
         return own, self.name, how, f"{self.count}    {self.note}".rstrip()
 
 
-def _move(
-    found: Source, framework: Framework, title: str, target: tuple[str, Layer, Any], pairs: Pairs
-) -> Move:
+def _move(found: Source, framework: Framework, title: str, target: tuple[str, Layer, Any], pairs: Pairs) -> Move:
     """Gathers what one layer of the target gets, and checks that it computes the same with it."""
     name, layer, native = target
     plain = layer.layer if isinstance(layer, TimeDistributed) else layer
@@ -296,9 +287,7 @@ def _check_fit(own: Slot, slot: Slot, counterpart: Counterpart, source: str, tit
         )
 
 
-def _rekeyed(
-    own: Slot, slot: Slot, counterpart: Counterpart, stored: Mapping[str, Any]
-) -> Iterator[tuple[str, Any]]:
+def _rekeyed(own: Slot, slot: Slot, counterpart: Counterpart, stored: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The arrays of a slot of the source under the keys of one of the target; absent biases are zero."""
     single = slot.layer
     if not isinstance(single, Recurrent):
@@ -308,17 +297,19 @@ def _rekeyed(
         return
     assert isinstance(own.layer, Recurrent)
     ways = dict(zip(own.layer.directions, single.directions, strict=True))
-    arrays = {}
-    for text, array in stored.items():
-        key = Key.parse(text)
-        if key.layer == own.index:
-            arrays[str(Key(0, ways[key.direction], key.parameter))] = array
-    for text, axes in parameters(single).items():
-        if "bias" in text and text not in arrays:
-            arrays[text] = np.zeros([size for _, size in axes], "float32")
-    _, arrays = fold(counterpart, own.layer.replace(bias=single.bias), arrays)
-    for text, array in arrays.items():
-        yield str(Key.parse(text)._replace(layer=slot.index)), array
+    arrays = {
+        str(Key(0, ways[key.direction], key.parameter)): array
+        for text, array in stored.items()
+        if (key := Key.parse(text)).layer == own.place
+    }
+    arrays |= {
+        text: np.zeros([size for _, size in axes], "float32")
+        for text, axes in parameters(single).items()
+        if "bias" in text and text not in arrays
+    }
+    _, folded = fold(counterpart, own.layer.replace(bias=single.bias), arrays)
+    for text, array in folded.items():
+        yield str(Key.parse(text)._replace(layer=slot.place)), array
 
 
 def _note(

@@ -17,6 +17,7 @@ FRAMEWORK = Framework(
         "tf.": ("import tensorflow as tf", "tf."),
     },
     package=__name__,
+    verified="tests/test_numbers.py",
     states="cases units",
     files=("Keras 2 .h5", "Keras 3 .keras", ".weights.h5 with its architecture"),
 )

@@ -94,6 +94,13 @@ def execute(text: str, filename: str) -> types.ModuleType:
     return module
 
 
+def dtype(thing: Any) -> str:
+    """The coarsest type that any layer with weights computes in."""
+    parts = [thing, *getattr(thing, "_flatten_layers", list)()]
+    used = {str(part.compute_dtype) for part in parts if part.weights and not hasattr(part, "layers")}
+    return next((name for name in ("bfloat16", "float16", "float32", "float64") if name in used), "float32")
+
+
 def run(thing: Any, inputs: Sequence[Any]) -> list[Any]:
     """Runs a layer or a model as in inference; arrays in, arrays out.
 

@@ -19,5 +19,6 @@ FRAMEWORK = Framework(
     script=tutorial,
     script_words=("size", "hidden_size", "num_layers"),
     script_note="the cells of TensorFlow add forget_bias at run time, 1.0 unless set; this tutorial sets 0.0",
+    verified="tests/test_numbers.py",
     states="cases units",
 )

@@ -105,9 +105,7 @@ class Apart(Row):
                 'merge="separate", or one bidirectional_dynamic_rnn after the other (bm.write and bm.port)',
             )
         site.left_out["merge"] = spec.merge
-        site.notes.append(
-            f"the outputs come back as a pair (forward, backward): merge them ({spec.merge}) afterwards"
-        )
+        site.notes.append(f"the outputs come back as a pair (forward, backward): merge them ({spec.merge}) afterwards")
         return {}
 
     def lift(self, given: Mapping[str, Any], site: Site) -> dict[str, Any]:

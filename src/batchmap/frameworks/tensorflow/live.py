@@ -24,9 +24,7 @@ from batchmap.spec.parameters import Key
 from batchmap.spec.results import Result, merge
 
 Arrays = dict[str, Any]
-CELL_NAMES = tuple(
-    entry.target.removeprefix(f"{CELLS}.") for entry in LAYERS if entry.target.startswith(CELLS)
-)
+CELL_NAMES = tuple(entry.target.removeprefix(f"{CELLS}.") for entry in LAYERS if entry.target.startswith(CELLS))
 ATTRIBUTES = {  # argument of a constructor to the attribute that keeps it
     "num_units": "_num_units",
     "forget_bias": "_forget_bias",
@@ -137,6 +135,11 @@ def execute(text: str, filename: str) -> types.ModuleType:
     return module
 
 
+def dtype(model: Any) -> str:
+    """The type of a model's variables."""
+    return next((variable.dtype.name for variable in model.variables), "float32")
+
+
 def run(model: Any, inputs: Sequence[Any]) -> list[Any]:
     """Runs a model; arrays in, arrays out."""
     tf = _tensorflow()
@@ -158,9 +161,7 @@ def trace(model: Any, inputs: Sequence[Any]) -> dict[str, Any]:
             outputs, state = drivers[driver](*given, **options)
             name = names.get(id(given[0]), "")
             both = driver.startswith("bidirectional")
-            seen[name.removesuffix("_fw") if both else name] = _numpy(
-                tf.concat(outputs, -1) if both else outputs
-            )
+            seen[name.removesuffix("_fw") if both else name] = _numpy(tf.concat(outputs, -1) if both else outputs)
             return outputs, state
 
         return call
@@ -275,9 +276,7 @@ def assign(cells: Any, layer: Layer, arrays: Mapping[str, Any]) -> None:
     if not isinstance(layer, Recurrent):
         raise Unsupported(f"{layer!r} has no cell in TensorFlow", framework="tensorflow", field="layer")
     tf1 = _tensorflow().compat.v1
-    counterpart, _ = choose(
-        replace(layer, merge="separate") if layer.direction == "both" else layer, FRAMEWORK
-    )
+    counterpart, _ = choose(replace(layer, merge="separate") if layer.direction == "both" else layer, FRAMEWORK)
     native = pack(counterpart, layer, arrays)
     pair = cells if isinstance(cells, tuple) else (cells,)
     for direction, cell in zip(layer.directions, pair, strict=True):
@@ -292,6 +291,17 @@ def assign(cells: Any, layer: Layer, arrays: Mapping[str, Any]) -> None:
                 variable.assign(native[scope + _short(variable.name)])
 
 
+def snapshot(model: Any) -> Any:
+    """A copy of all variables, to go back to."""
+    return [(variable, variable.numpy()) for variable in model.variables]
+
+
+def rewind(model: Any, kept: Any) -> None:
+    """Puts back what `snapshot` kept."""
+    for variable, was in kept:
+        variable.assign(was)
+
+
 def _run_stack(
     layer: Recurrent, weights: Mapping[str, Any], x: Any, lengths: Any, initial: Mapping[str, Any] | None
 ) -> Result:
@@ -299,11 +309,7 @@ def _run_stack(
     output = x
     for index, single in enumerate(unstack(layer)):
         mine, starts = (
-            {
-                str(Key.parse(key)._replace(layer=0)): given[key]
-                for key in given
-                if Key.parse(key).layer == index
-            }
+            {str(Key.parse(key)._replace(layer=0)): given[key] for key in given if Key.parse(key).layer == index}
             for given in (weights, initial or {})
         )
         result = run_layer(single, mine, output, lengths=lengths, initial=starts)
@@ -322,9 +328,7 @@ def _start(layer: Recurrent, given: Mapping[str, Any], direction: str, cases: in
         for name in layer.states:
             size = layer.units if name == "c" else layer.state_size
             array = given.get(f"{index}.{direction}.{name}")
-            parts[name] = (
-                tf.zeros([cases, size], layer.dtype) if array is None else tf.constant(array, layer.dtype)
-            )
+            parts[name] = tf.zeros([cases, size], layer.dtype) if array is None else tf.constant(array, layer.dtype)
         states.append(tuples(parts["c"], parts["h"]) if tuples else parts["h"])
     return tuple(states) if layer.layers > 1 else states[0]
 

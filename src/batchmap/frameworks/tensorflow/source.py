@@ -114,9 +114,7 @@ def native_arrays(plan: Plan, weights: Mapping[str, Mapping[str, Any]]) -> dict[
         if isinstance(layer, Recurrent) and place.how == NATIVE and place.counterpart is not None:
             held = inside(layer, place.node.mask is not None)
             assert isinstance(held, Recurrent)
-            native = pack(
-                place.counterpart, held, {_turned(key, held): array for key, array in stored.items()}
-            )
+            native = pack(place.counterpart, held, {_turned(key, held): array for key, array in stored.items()})
             arrays |= {f"{scope}/{name}": array for name, array in native.items()}
         elif isinstance(layer, Recurrent) and place.how == SPELLED:
             for direction, inner in _scopes(layer, scope).items():
@@ -175,7 +173,7 @@ class _Script:
         except Unsupported:
             self.single = unstack(layer)[0]
             self.cell = _Cell(self.single, holes=False)
-            self.made = self.cell.sizes(layer, units=str(_text(size)))
+            self.sizes_made = self.cell.sizes(layer, units=str(_text(size)))
         self.looped = self.single.layers < layer.layers
         if self.looped and layer.carried_state:
             raise Unsupported(
@@ -199,20 +197,18 @@ class _Script:
         layer = self.layer
         names = ("batch_size", "num_steps") if layer.cases_first else ("num_steps", "batch_size")
         axes = "cases, time, features" if layer.cases_first else "time, cases, features"
-        inputs = (
-            f"inputs = tf.zeros([{names[0]}, {names[1]}, {layer.features}]{_dtype_argument(layer)})  # {axes}"
-        )
+        inputs = f"inputs = tf.zeros([{names[0]}, {names[1]}, {layer.features}]{_dtype_argument(layer)})  # {axes}"
         sizes = [f"batch_size = {self.sizes[0]}", f"num_steps = {self.sizes[1]}", f"size = {layer.units}"]
         if self.looped:
             head = f"for layer in range({layer.layers}):"
-            return [*sizes, "", inputs, *self._loop(head, self._cells(*self._place()))]
+            return [*sizes, "", inputs, *self._loop(head, self._cells(4), 4)]
         return [
             *sizes,
             "",
             *self._cells(),
             *self._initial("batch_size"),
             inputs,
-            *self._run("inputs"),
+            *self._run("inputs", 0),
             *self._last(),
         ]
 
@@ -220,19 +216,13 @@ class _Script:
         """A function for data of any size."""
         layer = self.layer
         axes = "cases, time" if layer.cases_first else "time, cases"
-        cells = self._cells()
-        body = [*self._run("inputs"), *self._last()]
+        cells = self._cells(0)
+        body = [*self._run("inputs", 4), *self._last()]
         if self.looped:
-            layers, head = f"for layer in range({layer.layers})", ", ".join(f"cell{way}" for way in self.ways)
-            made = self._cells(*self._place())
-            cells = [
-                f"cells{way} = [{line.partition(' = ')[2]} {layers}]"
-                for way, line in zip(self.ways, made, strict=True)
-            ]
-            zipped = (
-                f"zip({', '.join(f'cells{way}' for way in self.ways)}, strict=True)" if self.both else "cells"
-            )
-            body = self._loop(f"for layer, {f'({head})' if self.both else head} in enumerate({zipped}):", [])
+            cells, head = self._lists(), ", ".join(f"cell{way}" for way in self.ways)
+            zipped = f"zip({', '.join(f'cells{way}' for way in self.ways)}, strict=True)" if self.both else "cells"
+            head = f"for layer, {f'({head})' if self.both else head} in enumerate({zipped}):"
+            body = self._loop(head, [], 8)
         state = "states" if self.looped else f"({self._states()})" if self.both else "state"
         output = "tuple[tf.Tensor, tf.Tensor]" if layer.merge == "separate" else "tf.Tensor"
         result = "output" if layer.output == "last" else "outputs"
@@ -241,9 +231,7 @@ class _Script:
         given = ["inputs: tf.Tensor", *(f"state{way}: tuple" for way in self.ways if layer.carried_state)]
         about = f"inputs: [{axes}, {layer.features}]."
         if layer.carried_state:
-            about += (
-                f"\n\nstate: that of the window before, at first cell.zero_state(cases, tf.{layer.dtype})."
-            )
+            about += f"\n\nstate: that of the window before, at first cell.zero_state(cases, tf.{layer.dtype})."
         return [
             *cells,
             "",
@@ -257,24 +245,31 @@ class _Script:
     def _states(self) -> str:
         return ", ".join(f"state{way}" for way in self.ways)
 
-    def _place(self) -> tuple[str, str]:
-        """The scope and the features of one layer in a loop over layers."""
-        return "layer_{layer}", f"{self.layer.input_size(1)} if layer else {self.layer.features}"
+    def _made(self, way: str, indent: int, used: int = 0) -> str:
+        """The text that makes the cell of one direction."""
+        if self.cell is None:
+            return expression(self.native, _framework(), indent=indent, used=used)
+        name, features = f'"{self.layer.kind.lower()}', str(self.layer.features)
+        if self.looped:
+            name, features = 'f"layer_{layer}', f"{self.layer.input_size(1)} if layer else {self.layer.features}"
+        return f'{self.cell.name}({name}{way.replace("_", "/")}", {features}, {self.sizes_made})'
 
-    def _cells(self, scope: str = "", features: str = "") -> list[str]:
+    def _cells(self, indent: int) -> list[str]:
         """One cell for each direction."""
+        return [
+            f"cell{way} = {self._made(way, indent, len(f'cell{way} = '))}".replace("\n" + " " * indent, "\n")
+            for way in self.ways
+        ]
+
+    def _lists(self) -> list[str]:
+        """A list of cells for each direction, one a layer."""
         lines = []
         for way in self.ways:
-            if self.cell is None:
-                used = len(f"cell{way} = ")
-                lines.append(f"cell{way} = {expression(self.native, _framework(), used=used)}")
-                continue
-            quote = 'f"' if scope else '"'
-            name = (
-                f"{scope or self.layer.kind.lower()}/{way[1:]}" if way else scope or self.layer.kind.lower()
-            )
-            made = [f'{quote}{name}"', features or str(self.layer.features), self.made]
-            lines += _wrapped(f"cell{way} = {self.cell.name}(", made, ")", 0)
+            each = f"for layer in range({self.layer.layers})"
+            whole = f"{self._made(way, 4)} {each}"
+            parts = [whole] if len(whole) <= WIDTH - 4 else [self._made(way, 4), each]
+            flat = f"cells{way} = [{whole}]"
+            lines += [flat] if len(flat) <= WIDTH else [f"cells{way} = [", *("    " + part for part in parts), "]"]
         return lines
 
     def _initial(self, cases: str) -> list[str]:
@@ -282,11 +277,9 @@ class _Script:
         if not self.layer.carried_state:
             return []
         comment = "  # of the first window"
-        return [
-            f"state{way} = cell{way}.zero_state({cases}, tf.{self.layer.dtype}){comment}" for way in self.ways
-        ]
+        return [f"state{way} = cell{way}.zero_state({cases}, tf.{self.layer.dtype}){comment}" for way in self.ways]
 
-    def _run(self, inputs: str, scope: str = "") -> list[str]:
+    def _run(self, inputs: str, indent: int) -> list[str]:
         """From inputs to outputs over all time steps."""
         layer, lines = self.layer, []
         time = 1 if layer.cases_first else 0
@@ -298,12 +291,12 @@ class _Script:
         arguments.append(f"dtype=tf.{layer.dtype}")
         if not layer.cases_first:
             arguments.append("time_major=True")
-        if scope and self.cell is None:
-            arguments.append(f'scope=f"{scope}"')
+        if self.looped and self.cell is None:
+            arguments.append('scope=f"layer_{layer}"')
         outputs = "(forward, backward)" if self.both else "outputs"
         states = f"({self._states()})" if self.both else "state"
-        lines += _wrapped(f"{outputs}, {states} = {_driver(layer)}(", arguments, ")", 0)
-        if layer.output == "sequence" and not scope:
+        lines += _wrapped(f"{outputs}, {states} = {_driver(layer)}(", arguments, ")", indent)
+        if layer.output == "sequence" and not self.looped:
             if self.both:
                 lines.append(f"outputs = {_merged(layer, 'forward', 'backward')}")
             elif layer.direction == "backward" and layer.order == "time":
@@ -320,10 +313,10 @@ class _Script:
         last = [f"state{way}{top}{h}" for way in self.ways]
         return [f"output = {_merged(layer, *last) if self.both else last[0]}  # cases, units"]
 
-    def _loop(self, head: str, cells: list[str]) -> list[str]:
+    def _loop(self, head: str, cells: list[str], indent: int) -> list[str]:
         """One layer after the other, each reading what the one below gives."""
         layer = self.layer
-        body = [*cells, *self._run("outputs", self._place()[0])]
+        body = [*cells, *self._run("outputs", indent)]
         if self.both:
             body.append(f"outputs = {_merged(layer, 'forward', 'backward')}")
         elif layer.direction == "backward":
@@ -416,11 +409,7 @@ class _Writer:
             about = f"{self.names[entry.name]}: {_axes(self.shapes[entry.name])} {entry.dtype}"
             for node in self.model.nodes:
                 if entry.name in node.inputs and node.name in self._lengths_needed():
-                    value = (
-                        node.layer.padding
-                        if isinstance(node.layer, Embedding)
-                        else getattr(node.layer, "value", 0)
-                    )
+                    value = node.layer.padding if isinstance(node.layer, Embedding) else getattr(node.layer, "value", 0)
                     about += f", padded with {value} on the right"
             lines.append(about + ".")
         lines.append(f"Returns {' and '.join(_axes(self.shapes[name]) for name in self.model.outputs)}.")
@@ -486,16 +475,12 @@ class _Writer:
             x = f"tf.concat([{', '.join(values)}], axis=-1)"
         elif isinstance(layer, Flatten):
             if shape.names[0] == "time":
-                x = f"tf.transpose({x}, [1, 0, {', '.join(map(str, range(2, len(shape.names))))}])".replace(
-                    ", ]", "]"
-                )
+                x = f"tf.transpose({x}, [1, 0, {', '.join(map(str, range(2, len(shape.names))))}])".replace(", ]", "]")
             size = self.shapes[node.name].size("features")
             x = f"tf.reshape({x}, [-1, {size}])" if size else f"tf.reshape({x}, [tf.shape({x})[0], -1])"
         elif isinstance(layer, Step):
             x = f"{x}[{':, ' * shape.names.index('time')}{layer.index}]"
-        elif isinstance(layer, Masking) and any(
-            reader.mask != node.name for reader in self.model.readers(node.name)
-        ):
+        elif isinstance(layer, Masking) and any(reader.mask != node.name for reader in self.model.readers(node.name)):
             x = f"{x} * tf.cast({self._condition(node)}, {x}.dtype)[..., None]"
         self._assign(node, x)
 
@@ -549,11 +534,7 @@ class _Writer:
         both = layer.direction == "both"
         stacked = layer.layers > 1
         if layer.output == "last":
-            left = (
-                "_, state"
-                if stacked
-                else f"_, {_state(layer, ('forward', 'backward') if both else (target,))}"
-            )
+            left = "_, state" if stacked else f"_, {_state(layer, ('forward', 'backward') if both else (target,))}"
         else:
             left = "(forward, backward), _" if both else f"{target}, _"
         self.body += _wrapped(f"{left} = {_driver(layer)}(", arguments, ")", 8)
@@ -599,7 +580,7 @@ class _Writer:
             native = _dressed(place.call["cell_fw" if both else "cell"], layer)
             used = len(attribute) + 3
             self.definitions.append(
-                f"{attribute} = {expression(native, self.plan.framework, indent=8, used=used)}"
+                f"{attribute} = {expression(native, self.plan.framework, used=used, width=WIDTH - 8)}"
             )
             variables = _variables(layer, scope) + (f"/{WAYS[direction]}" if both else "")
             self.definitions += [
@@ -688,9 +669,7 @@ class _Cell:
         self.traits = [phrase for _, phrase in traits]
         settled = replace(self.layer, features=1, units=1)
         if isinstance(settled, LSTM) and settled.projection:
-            settled = replace(
-                settled, projection=1
-            )  # sizes are arguments, so cells of any size share a class
+            settled = replace(settled, projection=1)  # sizes are arguments, so cells of any size share a class
         self.key = (settled, holes)
 
     @property
@@ -744,9 +723,7 @@ class _Cell:
         else:
             lines.append("x: [cases, features].")
         lines.append(
-            "State: (c, h), each [cases, units]."
-            if len(self.layer.states) == 2
-            else "State: h [cases, units]."
+            "State: (c, h), each [cases, units]." if len(self.layer.states) == 2 else "State: h [cases, units]."
         )
         return quoted("\n".join(lines)).split("\n")
 
@@ -885,11 +862,7 @@ def _wrapped(opening: str, arguments: Sequence[str], closing: str, indent: int) 
 
 
 def _axes(shape: Shape) -> str:
-    return (
-        "["
-        + ", ".join(name if size is None or name == "cases" else str(size) for name, size in shape.axes)
-        + "]"
-    )
+    return "[" + ", ".join(name if size is None or name == "cases" else str(size) for name, size in shape.axes) + "]"
 
 
 def _listed(words: Sequence[str]) -> str:

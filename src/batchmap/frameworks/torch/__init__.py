@@ -13,5 +13,6 @@ FRAMEWORK = Framework(
     terms=TERMS,
     imports={"torch.nn.": ("from torch import nn", "nn."), "torch.": ("import torch", "torch.")},
     package=__name__,
+    verified="tests/test_numbers.py",
     states="(layers directions) cases units",
 )

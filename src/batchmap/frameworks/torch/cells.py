@@ -21,9 +21,7 @@ class Cell:
     """
 
     def __init__(self, layer: Recurrent, *, masked: bool, states: bool = False) -> None:
-        self.layer = replace(
-            layer, direction="forward", order="time", merge="concat", layers=1, dropout_between=0.0
-        )
+        self.layer = replace(layer, direction="forward", order="time", merge="concat", layers=1, dropout_between=0.0)
         self.masked, self.states = masked, states
         self.outputs = {layer.output}
         self.reversible = layer.direction != "forward"
@@ -107,9 +105,7 @@ class Cell:
                 if axis == "gates . units":
                     sizes.append(f"{size // self.layer.units} * units")
                 else:
-                    sizes.append(
-                        {"state": "projection" if _projected(self.layer) else "units"}.get(axis, axis)
-                    )
+                    sizes.append({"state": "projection" if _projected(self.layer) else "units"}.get(axis, axis))
             lines.append(f"self.{name} = nn.Parameter(torch.empty({', '.join(sizes)}{dtype}))")
         return lines
 
@@ -155,11 +151,7 @@ class Cell:
         return lines
 
     def _start(self) -> list[str]:
-        h = (
-            "x.new_zeros(len(x), self.projection_size)"
-            if _projected(self.layer)
-            else "x.new_zeros(len(x), self.units)"
-        )
+        h = "x.new_zeros(len(x), self.projection_size)" if _projected(self.layer) else "x.new_zeros(len(x), self.units)"
         c = "x.new_zeros(len(x), self.units)"
         if len(self.layer.states) == 1:
             return [f"h = {h} if state is None else state"] if self.states else [f"h = {h}"]

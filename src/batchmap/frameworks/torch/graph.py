@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batchmap.errors import Unsupported
-from batchmap.frameworks.torch.live import counterpart_of, read_layer
+from batchmap.frameworks.torch.modules import counterpart_of, read_layer
 from batchmap.spec.formulas import HARD_SIGMOID_SIXTH, LINEAR, Formula
 from batchmap.spec.layers import (
     LSTM,
@@ -189,18 +189,14 @@ class _Reader:
         part = self.module.get_submodule(node.target)
         name = node.target
         if name in self.called:
-            raise self._refuse(
-                node, f'its layer "{name}" is called twice, so that both calls share one set of weights'
-            )
+            raise self._refuse(node, f'its layer "{name}" is called twice, so that both calls share one set of weights')
         kind = type(part).__name__.lower()
         if kind == "identity":
             return arguments[0]
         if counterpart_of(part) is None:
             if kind in ACTIVATIONS and not (kind == "softmax" and part.dim != -1):
                 return self._add(name, Activation(activation=ACTIVATIONS[kind]), (arguments[0],))
-            raise self._refuse(
-                node, f'its layer "{name}" is a {type(part).__name__}, which nobody has a row for'
-            )
+            raise self._refuse(node, f'its layer "{name}" is a {type(part).__name__}, which nobody has a row for')
         self.called.add(name)
         layer, arrays = read_layer(part)
         if isinstance(layer, Recurrent):
@@ -334,9 +330,7 @@ class _Reader:
             )
         return Packed(self._value(value), lengths)
 
-    def _do_pad_packed_sequence(
-        self, node: Any, value: Any, batch_first: bool = False, **options: Any
-    ) -> Any:
+    def _do_pad_packed_sequence(self, node: Any, value: Any, batch_first: bool = False, **options: Any) -> Any:
         if not isinstance(value, Run) or value.part != "output":
             raise self._refuse(node, "it unpacks what no recurrent layer gave")
         return (replace(value, packed=None), value.packed)
@@ -346,9 +340,7 @@ class _Reader:
             raise self._refuse(node, "it flattens the cases too (start_dim must be 1)")
         return self._add("flatten", Flatten(), (value,))
 
-    def _do_dropout(
-        self, node: Any, value: Any, p: float = 0.5, training: bool = True, inplace: bool = False
-    ) -> Any:
+    def _do_dropout(self, node: Any, value: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
         return self._value(value)
 
     def _do_squeeze(self, node: Any, value: Any, dim: Any = None) -> Any:
@@ -381,11 +373,7 @@ class _Reader:
             return self._last(value.run)
         if isinstance(value, Run) and value.part == "output":
             return Value(value.name)
-        if (
-            isinstance(value, Run)
-            and value.part == "h"
-            and value.layer.layers * len(value.layer.directions) == 1
-        ):
+        if isinstance(value, Run) and value.part == "h" and value.layer.layers * len(value.layer.directions) == 1:
             raise Unsupported(
                 f'{self.title} uses the state h of "{value.name}" with its leading axis',
                 instead="h[-1], which is [cases, units]",
@@ -436,11 +424,7 @@ def _fused(nodes: tuple[Node, ...], outputs: tuple[str, ...]) -> tuple[Node, ...
     for node in nodes:
         node = replace(node, inputs=tuple(merged.get(name, name) for name in node.inputs))
         below = next((found for found in result if node.inputs and found.name == node.inputs[0]), None)
-        alone = (
-            below is not None
-            and below.name not in outputs
-            and sum(below.name in n.inputs for n in nodes) == 1
-        )
+        alone = below is not None and below.name not in outputs and sum(below.name in n.inputs for n in nodes) == 1
         if below is not None and alone:
             place = result.index(below)
             layer = below.layer

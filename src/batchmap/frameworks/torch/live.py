@@ -7,75 +7,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from batchmap.errors import MissingLibrary, Unsupported
-from batchmap.frameworks.torch.layers import LAYERS
-from batchmap.mapping.calls import Call, Name
-from batchmap.mapping.conversion import choose, lift
-from batchmap.mapping.framework import Counterpart
-from batchmap.mapping.packs import pack, unpack
-from batchmap.mapping.rows import Ignored
+from batchmap.errors import MissingLibrary
+from batchmap.frameworks.torch import graph
+from batchmap.frameworks.torch.modules import Arrays, counterpart_of, numpy_array, read_layer
+from batchmap.frameworks.torch.modules import owns as owns
+from batchmap.mapping.calls import Name
+from batchmap.mapping.conversion import choose
+from batchmap.mapping.packs import pack
 from batchmap.source.execution import execute
 from batchmap.source.write import class_name
 from batchmap.spec.layers import Dense, Embedding, Layer, Recurrent
 from batchmap.spec.results import Result, merge
 
-Arrays = dict[str, Any]
-
-
-def owns(thing: Any) -> bool:
-    """Whether an object is a torch module, told without importing torch."""
-    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(thing).__mro__)
-
-
-def counterpart_of(module: Any) -> Counterpart | None:
-    """The counterpart of a live module, if it is one of torch's own classes that batchmap knows."""
-    kind = type(module)
-    if not kind.__module__.startswith("torch.nn."):
-        return None
-    return next((entry for entry in LAYERS if entry.target == f"torch.nn.{kind.__name__}"), None)
-
-
-def peek(module: Any) -> Call:
-    """Reads a live module of torch's own as a call."""
-    counterpart = counterpart_of(module)
-    if counterpart is None:
-        raise Unsupported(
-            f"{type(module).__name__} is no layer that batchmap knows in PyTorch",
-            instead=f"one of {', '.join(entry.target.removeprefix('torch.') for entry in LAYERS)}",
-            framework="torch",
-            field="layer",
-        )
-    ignored = {name for row in counterpart.rows if isinstance(row, Ignored) for name in row.natives}
-    arguments: dict[str, Any] = {}
-    for name in counterpart.signature:
-        if name in ignored or (name != "dtype" and not hasattr(module, name)):
-            continue
-        if name == "dtype":
-            dtype = str(next(module.parameters()).dtype)
-            value: Any = None if dtype == "torch.float32" else Name(dtype)
-        else:
-            value = getattr(module, name)
-            value = value is not None if name == "bias" and not isinstance(value, bool) else value
-        arguments[name] = value
-    return Call(counterpart.target, arguments)
-
-
-def read_layer(module: Any) -> tuple[Layer, Arrays]:
-    """Reads a live module of torch's own: its layer, and its canonical arrays."""
-    from batchmap.frameworks.torch import FRAMEWORK
-
-    layer = lift(peek(module), FRAMEWORK)
-    counterpart = counterpart_of(module)
-    assert counterpart is not None
-    native = {name: _numpy(tensor) for name, tensor in module.named_parameters(recurse=False)}
-    return layer, unpack(counterpart, layer, native)
-
 
 def read_model(module: Any) -> tuple[Any, dict[str, Arrays]]:
     """Reads an ordinary module, by its own `forward`, as a model and its canonical arrays."""
-    from batchmap.frameworks.torch.graph import read
-
-    return read(module)
+    return graph.read(module)
 
 
 def build(layer: Layer) -> Any:
@@ -100,7 +47,7 @@ def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
     torch = _torch()
     module = execute(text)
     model = getattr(module, class_name(name))()
-    model.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
+    model.load_state_dict({key: torch.fromnumpy_array(array.copy()) for key, array in arrays.items()})
     return model.eval()
 
 
@@ -121,7 +68,7 @@ def run(module: Any, inputs: Sequence[Any]) -> list[Any]:
     """Runs a module in evaluation mode; arrays in, arrays out (of nested outputs, the leaves)."""
     torch = _torch()
     with _evaluating(module), torch.no_grad():
-        return [_numpy(tensor) for tensor in _leaves(module(*_tensors(module, inputs)))]
+        return [numpy_array(tensor) for tensor in _leaves(module(*_tensors(module, inputs)))]
 
 
 def trace(module: Any, inputs: Sequence[Any]) -> dict[str, Any]:
@@ -138,7 +85,7 @@ def trace(module: Any, inputs: Sequence[Any]) -> dict[str, Any]:
                     output, batch_first=getattr(part, "batch_first", True)
                 )
             if isinstance(output, torch.Tensor):
-                seen[name] = _numpy(output)
+                seen[name] = numpy_array(output)
 
         return hook
 
@@ -181,9 +128,7 @@ def run_layer(
         states.append(
             torch.stack(
                 [
-                    torch.zeros(cases, size, dtype=dtype)
-                    if row is None
-                    else torch.as_tensor(row, dtype=dtype)
+                    torch.zeros(cases, size, dtype=dtype) if row is None else torch.as_tensor(row, dtype=dtype)
                     for row in rows
                 ]
             )
@@ -203,14 +148,14 @@ def run_layer(
             )
     finals = final if isinstance(final, tuple) else (final,)
     found = {
-        f"{index}.{way}.{state}": _numpy(finals[position][row])
+        f"{index}.{way}.{state}": numpy_array(finals[position][row])
         for position, state in enumerate(layer.states)
         for row, (index, way) in enumerate(places)
     }
     if layer.output == "last":
         top = {way: found[f"{layer.layers - 1}.{way}.h"] for way in layer.directions}
         return Result(merge(layer, top), found)
-    return Result(_numpy(output), found)
+    return Result(numpy_array(output), found)
 
 
 def layers(module: Any) -> list[tuple[str, Layer, Any]]:
@@ -235,12 +180,16 @@ def assign(module: Any, layer: Layer, arrays: Mapping[str, Any]) -> None:
 
 def snapshot(module: Any) -> Any:
     """A copy of all parameters and buffers, to go back to."""
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    tensors = (*module.parameters(), *module.buffers())
+    made = [tensor for tensor in tensors if not _torch().nn.parameter.is_lazy(tensor)]
+    return [(tensor, tensor.detach().clone()) for tensor in made]
 
 
 def rewind(module: Any, kept: Any) -> None:
     """Puts back what `snapshot` kept."""
-    module.load_state_dict(kept)
+    with _torch().no_grad():
+        for tensor, was in kept:
+            tensor.copy_(was)
 
 
 def _torch() -> Any:
@@ -287,8 +236,3 @@ def _leaves(output: Any) -> list[Any]:
     if isinstance(output, (tuple, list)):
         return [leaf for part in output for leaf in _leaves(part)]
     return []
-
-
-def _numpy(tensor: Any) -> Any:
-    tensor = tensor.detach().cpu()
-    return (tensor if str(tensor.dtype) != "torch.bfloat16" else tensor.float()).numpy().copy()

@@ -82,9 +82,7 @@ def inside(layer: Layer, masked: bool) -> Layer:
         changes: dict[str, Any] = {"output": "sequence", "order": "time", "padded": None, "merge": "concat"}
         changes |= {"dropout": 0.0, "recurrent_dropout": 0.0, "carried_state": False}
         if masked and layer.direction == "both" and layer.output == "sequence" and layer.padded == "held":
-            changes["padded"] = (
-                "held"  # the backward half has nothing to repeat yet: no native layer does that
-            )
+            changes["padded"] = "held"  # the backward half has nothing to repeat yet: no native layer does that
         if layer.direction == "backward" and not masked:
             changes["direction"] = "forward"
         return replace(layer, **changes, returned_state=True)
@@ -144,9 +142,7 @@ def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:
     if layer.merge == "separate":
         layer = replace(layer, merge="concat")
     try:
-        counterpart, lowered = choose(
-            inside(layer, False) if layer.direction != "backward" else layer, _framework()
-        )
+        counterpart, lowered = choose(inside(layer, False) if layer.direction != "backward" else layer, _framework())
     except Unsupported:
         if layer.layers > 1 or layer.direction != "forward":
             raise
@@ -156,11 +152,7 @@ def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:
     imports = ["from torch import nn"]
     if batch is not None and batch.cases and batch.sequence_length:
         imports.append("import torch")
-        sizes = (
-            (batch.cases, batch.sequence_length)
-            if layer.cases_first
-            else (batch.sequence_length, batch.cases)
-        )
+        sizes = (batch.cases, batch.sequence_length) if layer.cases_first else (batch.sequence_length, batch.cases)
         axes = "cases, time, features" if layer.cases_first else "time, cases, features"
         lines += ["", f"x = torch.zeros({sizes[0]}, {sizes[1]}, {layer.features})  # {axes}"]
         state = "(h, c)" if isinstance(layer, LSTM) else "h"
@@ -227,9 +219,7 @@ class _Writer:
     def _class(self) -> str:
         entries = [f"{self.names[entry.name]}: Tensor" for entry in self.model.inputs]
         returns = (
-            "Tensor"
-            if len(self.model.outputs) == 1
-            else f"tuple[{', '.join(['Tensor'] * len(self.model.outputs))}]"
+            "Tensor" if len(self.model.outputs) == 1 else f"tuple[{', '.join(['Tensor'] * len(self.model.outputs))}]"
         )
         return "\n".join(
             [
@@ -283,14 +273,10 @@ class _Writer:
             lengths = self.model[name].mask
             assert lengths is not None
             total = f"{self._steps(lengths)}.shape[1]"
-            self.body.append(
-                f"{variable}, _ = pad_packed_sequence({variable}, batch_first=True, total_length={total})"
-            )
+            self.body.append(f"{variable}, _ = pad_packed_sequence({variable}, batch_first=True, total_length={total})")
             self.packed.discard(name)
             layer = self.model[name].layer
-            seen = name in self.model.outputs or any(
-                reader.mask != lengths for reader in self.model.readers(name)
-            )
+            seen = name in self.model.outputs or any(reader.mask != lengths for reader in self.model.readers(name))
             if isinstance(layer, Recurrent) and layer.padded == "held" and seen:
                 self.functions.setdefault("hold_last", HOLD)
                 self.body.append(f"{variable} = hold_last({variable}, {self._lengths_name(lengths)})")
@@ -388,9 +374,7 @@ class _Writer:
             return value
         attribute = f"self.{self.attributes[f'{node.name} dropout']}"
         self.definitions.append(f"{attribute} = nn.Dropout1d({layer.dropout})")
-        there, back = (
-            ("transpose(1, 2)",) * 2 if layer.cases_first else ("permute(1, 2, 0)", "permute(2, 0, 1)")
-        )
+        there, back = ("transpose(1, 2)",) * 2 if layer.cases_first else ("permute(1, 2, 0)", "permute(2, 0, 1)")
         self.body.append(f"x = {attribute}({value}.{there}).{back}  # the same for all time steps")
         return "x"
 
@@ -423,9 +407,7 @@ class _Writer:
                 )
             x, argument = self._fed(node), "x"
             lengths = self._lengths_name(node.mask)
-            self.body.append(
-                f"x = pack_padded_sequence({x}, {lengths}, batch_first=True, enforce_sorted=False)"
-            )
+            self.body.append(f"x = pack_padded_sequence({x}, {lengths}, batch_first=True, enforce_sorted=False)")
         self.definitions.append(f"{attribute} = {self._expression(place.call, len(attribute) + 3)}")
         if layer.output == "last":
             state = "(h, _)" if isinstance(layer, LSTM) else "h"
@@ -448,9 +430,7 @@ class _Writer:
         self._finish(node)
 
     def _finish(self, node: Node) -> None:
-        if node.name in self.packed and (
-            node.name in self.model.outputs or not self.model.readers(node.name)
-        ):
+        if node.name in self.packed and (node.name in self.model.outputs or not self.model.readers(node.name)):
             self._value(node.name)
 
     def _padding_seen(self, name: str) -> bool:
@@ -582,8 +562,4 @@ def _merged(layer: Recurrent, forward: str, backward: str) -> str:
 
 
 def _axes(shape: Shape) -> str:
-    return (
-        "["
-        + ", ".join(name if size is None or name == "cases" else str(size) for name, size in shape.axes)
-        + "]"
-    )
+    return "[" + ", ".join(name if size is None or name == "cases" else str(size) for name, size in shape.axes) + "]"

@@ -17,9 +17,7 @@ VERSION = "2.15.0"
 WORD_LM = "pytorch/examples: word_language_model/main.py"
 
 TERMS = (
-    Term(
-        "batch_size", "cases_per_replica", "cases per pass of one process", "DataLoader", "1", VERSION, LOADER
-    ),
+    Term("batch_size", "cases_per_replica", "cases per pass of one process", "DataLoader", "1", VERSION, LOADER),
     Term(
         "batch_size",
         "cases_per_replica",
