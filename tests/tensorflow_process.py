@@ -1,7 +1,7 @@
 """TensorFlow 1 cells in a process of their own, with TF_USE_LEGACY_KERAS=1: that of the tests has Keras 3.
 
-The two speak one line of JSON a message; arrays travel as .npz files, layers as their repr. `tensorflow_cells` is
-the fixture that starts the process, once a session.
+The two speak one line of JSON a message; arrays travel as .npz files, layers as their repr. The fixture
+`tensorflow_cells` starts the process, once a session.
 """
 
 from __future__ import annotations

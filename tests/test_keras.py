@@ -35,9 +35,7 @@ from batchmap.spec.model import Input, Model, Node, sequential
 from batchmap.spec.parameters import parameters
 
 FEATURES, UNITS = 3, 5
-HOLES = np.array(
-    [[0, 1, 1, 0, 1, 1, 0], [1, 1, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 0, 0, 0]], bool
-)
+HOLES = np.array([[0, 1, 1, 0, 1, 1, 0], [1, 1, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 0, 0, 0]], bool)
 LENGTHS = [4, 1, 7, 6]
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 
@@ -76,9 +74,7 @@ def states(layer, cases):
 
 
 def close(mine, theirs, tolerance):
-    for one, other in zip(
-        *((part if isinstance(part, tuple) else (part,)) for part in (mine, theirs)), strict=True
-    ):
+    for one, other in zip(*((part if isinstance(part, tuple) else (part,)) for part in (mine, theirs)), strict=True):
         assert one.shape == other.shape
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
 
@@ -208,9 +204,7 @@ def test_a_simple_cell_is_its_layer(live, keras):
 
 # --- models: from Keras, written, and back -----------------------------------------------------------------
 
-TOKENS = np.array(
-    [[3, 4, 0, 7, 0, 0, 0], [1, 2, 3, 0, 0, 0, 0], [0, 0, 3, 4, 5, 6, 1], [0, 0, 0, 0, 2, 0, 0]]
-)
+TOKENS = np.array([[3, 4, 0, 7, 0, 0, 0], [1, 2, 3, 0, 0, 0, 0], [0, 0, 3, 4, 5, 6, 1], [0, 0, 0, 0, 2, 0, 0]])
 
 
 def fed(model, cases=4, time=7):
@@ -278,9 +272,7 @@ def test_models_are_read_and_written(live, keras, make):
     model, weights = live.read_model(native)
     inputs = fed(model)
     outputs = live.run(native, inputs)
-    reference = run_model(
-        model, weights, dict(zip((entry.name for entry in model.inputs), inputs, strict=True))
-    )
+    reference = run_model(model, weights, dict(zip((entry.name for entry in model.inputs), inputs, strict=True)))
     for name, output in zip(model.outputs, outputs, strict=True):
         close(reference[name], output, 1e-5)
     traced = live.trace(native, inputs)
@@ -320,13 +312,9 @@ HEAD = ("head", Dense(features=UNITS, units=2, activation=Formula("leaky_relu", 
 X = Input("x", sizes=(None, None, FEATURES))
 WRITTEN = {
     "peepholes": numbers(("encoder", replace(KINDS[0], peepholes=True, output="last")), HEAD),
-    "projection": numbers(
-        ("encoder", replace(KINDS[0], projection=UNITS, units=4, projection_clip=0.3)), HEAD
-    ),
+    "projection": numbers(("encoder", replace(KINDS[0], projection=UNITS, units=4, projection_clip=0.3)), HEAD),
     "clips": numbers(("encoder", replace(KINDS[0], gate_clip=1.0, cell_clip=0.5, coupled=True)), HEAD),
-    "output apart": tokens(
-        EMBED, ("encoder", replace(KINDS[0], output_activation="relu", padded="held")), HEAD
-    ),
+    "output apart": tokens(EMBED, ("encoder", replace(KINDS[0], output_activation="relu", padded="held")), HEAD),
     "two cells": numbers(
         ("lower", replace(KINDS[0], peepholes=True)),
         ("upper", LSTM(features=UNITS, units=4, peepholes=True, forget_offset=1.0)),
@@ -400,12 +388,8 @@ WRITTEN = {
         ("lower", replace(KINDS[0], direction="backward", padded="zero")),
         ("upper", GRU(features=UNITS, units=2, output="last")),
     ),
-    "odd names": numbers(
-        ("layers", KINDS[0]), ("a/b", KINDS[0].__class__(features=UNITS, units=2)), name="load"
-    ),
-    "flat": numbers(
-        ("encoder", KINDS[0]), ("flat", Flatten()), ("head", Dense(features=35, units=2)), time=7
-    ),
+    "odd names": numbers(("layers", KINDS[0]), ("a/b", KINDS[0].__class__(features=UNITS, units=2)), name="load"),
+    "flat": numbers(("encoder", KINDS[0]), ("flat", Flatten()), ("head", Dense(features=35, units=2)), time=7),
 }
 
 
@@ -419,9 +403,7 @@ def test_written_models_compute_the_same(live, case):
     assert text.startswith(f'"""{case}."""\n') and "batchmap" not in text
     assert text == write_model(decided, title=f"{case}.", weights="model.safetensors")
     restored = live.restore(text, native_arrays(decided, weights), model.name)
-    reference = run_model(
-        model, weights, dict(zip((entry.name for entry in model.inputs), inputs, strict=True))
-    )
+    reference = run_model(model, weights, dict(zip((entry.name for entry in model.inputs), inputs, strict=True)))
     tolerance = 1e-12 if case == "float64" else 1e-5
     for name, output in zip(model.outputs, live.run(restored, inputs), strict=True):
         close(reference[name], output, tolerance)
@@ -496,10 +478,7 @@ def test_load_reads_the_file_beside_it(tmp_path, live):
     model = WRITTEN["two cells"]
     decided, weights = plan(model, FRAMEWORK), draw_model(model)
     (tmp_path / "model.py").write_text(write_model(decided, title="Cells.", weights="model.safetensors"))
-    arrays = {
-        name: np.ascontiguousarray(array, "float32")
-        for name, array in native_arrays(decided, weights).items()
-    }
+    arrays = {name: np.ascontiguousarray(array, "float32") for name, array in native_arrays(decided, weights).items()}
     save_file(arrays, tmp_path / "model.safetensors")
     module = live.execute((tmp_path / "model.py").read_text(), str(tmp_path / "model.py"))
     inputs = fed(model)
@@ -604,9 +583,7 @@ def keras_2(*layers, outputs=("head",)):
     return {"class_name": "Model", "config": {**inner, "output_layers": [[name, 0, 0] for name in outputs]}}
 
 
-OLD_INPUT = layer_of(
-    "InputLayer", "tokens", [], batch_input_shape=[None, None], dtype="float32", sparse=False
-)
+OLD_INPUT = layer_of("InputLayer", "tokens", [], batch_input_shape=[None, None], dtype="float32", sparse=False)
 OLD_EMBED = layer_of("Embedding", "embed", old("tokens"), input_dim=8, output_dim=3, mask_zero=True)
 
 
@@ -639,12 +616,8 @@ def test_keras_2_passes_masks_along_by_itself():
 
 def test_versions_give_names_their_formulas():
     def gate(version):
-        layers = [
-            layer_of("LSTM", units=4, batch_input_shape=[None, None, 3], recurrent_activation="hard_sigmoid")
-        ]
-        return read_model({"class_name": "Sequential", "config": layers}, {}, version)[0][
-            "layer"
-        ].layer.gate_activation
+        layers = [layer_of("LSTM", units=4, batch_input_shape=[None, None, 3], recurrent_activation="hard_sigmoid")]
+        return read_model({"class_name": "Sequential", "config": layers}, {}, version)[0]["layer"].layer.gate_activation
 
     assert gate("2.15.0") == gate("2.2.4-tf") == HARD_SIGMOID_FIFTH
     assert gate("3.0.0") == gate("") == HARD_SIGMOID_SIXTH
@@ -658,9 +631,7 @@ def test_live_models_of_tf_keras(live, functional):
     layers = tf_keras.layers
     stack = [
         layers.Embedding(8, 3, mask_zero=True, name="embed"),
-        layers.Bidirectional(
-            layers.LSTM(4, return_sequences=True, recurrent_activation="hard_sigmoid"), name="both"
-        ),
+        layers.Bidirectional(layers.LSTM(4, return_sequences=True, recurrent_activation="hard_sigmoid"), name="both"),
         layers.TimeDistributed(layers.Dense(3, activation="tanh"), name="each"),
         layers.GRU(3, reset_after=False, return_sequences=True, name="upper"),
         layers.SimpleRNN(5, go_backwards=True, name="last"),
@@ -704,9 +675,7 @@ def test_cudnn_layers(kind):
     }
     model, weights = read_model(config, {"rnn": dict(zip(names, cudnn, strict=True))}, "2.2.0")
     same = {"class_name": "Sequential", "config": [layer_of(kind, "rnn", units=4, **options)]}
-    other, expected = read_model(
-        same, {"rnn": dict(zip(names, (kernel, recurrent, bias), strict=True))}, "2.2.0"
-    )
+    other, expected = read_model(same, {"rnn": dict(zip(names, (kernel, recurrent, bias), strict=True))}, "2.2.0")
     assert model["rnn"].layer == other["rnn"].layer
     for name, array in expected["rnn"].items():
         close(weights["rnn"][name], array, 0)
@@ -842,9 +811,7 @@ DENSE = one("Dense", "head", units=2)
     ],
 )
 def test_arrays_must_fit(weights, text):
-    arrays = {
-        layer: {name: np.zeros(size) for name, size in found.items()} for layer, found in weights.items()
-    }
+    arrays = {layer: {name: np.zeros(size) for name, size in found.items()} for layer, found in weights.items()}
     with pytest.raises(BadValue, match=re.escape(text)):
         read_model(DENSE, arrays, "3.0")
 
@@ -867,9 +834,7 @@ def test_two_masks_at_once_are_refused(live, keras):
     first, second = keras.Input((None,), name="first"), keras.Input((None,), name="second")
     pair = [layers.Embedding(8, 3, mask_zero=True)(tokens) for tokens in (first, second)]
     x = layers.LSTM(4, name="reader")(layers.Concatenate()(pair))
-    with pytest.raises(
-        Unsupported, match='layer "reader" takes a mask that no Embedding or Masking layer makes'
-    ):
+    with pytest.raises(Unsupported, match='layer "reader" takes a mask that no Embedding or Masking layer makes'):
         live.read_model(keras.Model([first, second], x))
 
 

@@ -110,9 +110,7 @@ def read_model(
     known = {entry.name for entry in entries}
     for label in weights:
         if label not in known:
-            raise BadValue(
-                f'the weights hold a layer "{label}", which the architecture lacks', field="weights"
-            )
+            raise BadValue(f'the weights hold a layer "{label}", which the architecture lacks', field="weights")
     graph = _Graph(entries, weights, version)
     return graph.model(name, outputs), graph.arrays
 
@@ -161,16 +159,12 @@ def layer_call(config: Mapping[str, Any]) -> Call:
     if class_name == "RNN" and isinstance(arguments.get("cell"), Mapping):
         cell = arguments.pop("cell")
         if cell.get("class_name") in CELLS and not _foreign(cell):
-            return layer_call(
-                {"class_name": CELLS[cell["class_name"]], "config": {**cell["config"], **arguments}}
-            )
+            return layer_call({"class_name": CELLS[cell["class_name"]], "config": {**cell["config"], **arguments}})
         class_name = f"RNN of {cell.get('class_name')}"
     elif class_name in CUDNN:
         class_name, fixed = CUDNN[class_name]
         arguments |= fixed
-    names = {
-        name.rpartition(".")[2] for c in FRAMEWORK.layers for name in (c.target, *(w.target for w in c.wraps))
-    }
+    names = {name.rpartition(".")[2] for c in FRAMEWORK.layers for name in (c.target, *(w.target for w in c.wraps))}
     if class_name not in names or _foreign(config):
         raise Unsupported(
             f"{class_name} has no canonical reading",
@@ -189,9 +183,7 @@ def layer_call(config: Mapping[str, Any]) -> Call:
 class _Graph:
     """The nodes of a model, as they are read one after the other."""
 
-    def __init__(
-        self, entries: Sequence[Entry], weights: Mapping[str, Mapping[str, Any]], version: str
-    ) -> None:
+    def __init__(self, entries: Sequence[Entry], weights: Mapping[str, Mapping[str, Any]], version: str) -> None:
         self.entries = {entry.name: entry for entry in entries}
         self.weights = weights
         self.version = version
@@ -229,9 +221,7 @@ class _Graph:
             node = self.nodes.get(self._source(tensor))
             if tensor.output and isinstance(node and node.layer, Recurrent):
                 if not node.layer.returned_state and node.layer.merge != "separate":  # type: ignore[union-attr]
-                    raise BadValue(
-                        f'layer "{tensor.layer}" has no output {tensor.output}', field="output_layers"
-                    )
+                    raise BadValue(f'layer "{tensor.layer}" has no output {tensor.output}', field="output_layers")
                 continue  # its states, or its second direction: they come along
             found.append(self._source(tensor))
         for label in found:
@@ -240,11 +230,7 @@ class _Graph:
 
     def _ready(self, entry: Entry) -> bool:
         done = {*self.axes, *self.conditions, *self.operations, *self.aliases}
-        return all(
-            tensor.layer in done
-            for call in entry.calls
-            for tensor in (*call.tensors, *_tensors(call.options))
-        )
+        return all(tensor.layer in done for call in entry.calls for tensor in (*call.tensors, *_tensors(call.options)))
 
     def _source(self, tensor: Tensor) -> str:
         return self.aliases.get(tensor.layer, tensor.layer)
@@ -335,12 +321,7 @@ class _Graph:
         """Reads the few functions that stand between layers: masks, x[:, -1], and turning time round."""
         tensor = call.tensors[0] if len(call.tensors) == 1 else None
         source = self._source(tensor) if tensor else ""
-        if (
-            entry.class_name == "NotEqual"
-            and tensor
-            and call.arguments
-            and isinstance(call.arguments[0], (int, float))
-        ):
+        if entry.class_name == "NotEqual" and tensor and call.arguments and isinstance(call.arguments[0], (int, float)):
             self.conditions[entry.name] = Condition(tensor, call.arguments[0])
         elif entry.class_name == "Any" and source in self.conditions and entry.config.get("axis") in (-1, 2):
             self.conditions[entry.name] = self.conditions[source]._replace(over_features=True)
@@ -348,12 +329,7 @@ class _Graph:
             sources = self._sources(entry, call)
             self._place(Node(entry.name, Step(index=index), sources))
             self.masks[entry.name] = None
-        elif (
-            entry.class_name == "Flip"
-            and tensor
-            and entry.config.get("axis") == 1
-            and self._turns_alone(source)
-        ):
+        elif entry.class_name == "Flip" and tensor and entry.config.get("axis") == 1 and self._turns_alone(source):
             node = self.nodes[source]
             assert isinstance(node.layer, Recurrent)
             self.nodes[source] = replace(node, layer=replace(node.layer, order="time"))
@@ -418,9 +394,7 @@ class _Graph:
             )
         for option, value in call.options.items():
             if option not in ("mask", "training") and value is not None:
-                raise Unsupported(
-                    f'layer "{entry.name}" is called with {option}=...', framework="keras", field=option
-                )
+                raise Unsupported(f'layer "{entry.name}" is called with {option}=...', framework="keras", field=option)
         sources: list[str] = []
         expected = 0  # which direction of a separate pair comes next
         for tensor in call.tensors:
@@ -459,9 +433,7 @@ class _Graph:
         layer = self.nodes[label].layer
         if not isinstance(layer, Recurrent) or layer.direction == "both":
             return False
-        read = {
-            t.output for e in self.entries.values() for c in e.calls for t in c.tensors if t.layer == label
-        }
+        read = {t.output for e in self.entries.values() for c in e.calls for t in c.tensors if t.layer == label}
         if layer.output == "sequence" and read == {1}:
             layer = replace(layer, output="last", order="time", padded=None)
             self._place(replace(self.nodes[label], layer=layer))
@@ -482,11 +454,7 @@ class _Graph:
         """The arrays of a layer; None where only the architecture is known."""
         if not self.weights:
             return None
-        return {
-            name: array
-            for name, array in self.weights.get(entry.name, {}).items()
-            if "seed_generator" not in name
-        }
+        return {name: array for name, array in self.weights.get(entry.name, {}).items() if "seed_generator" not in name}
 
     def _mask(self, entry: Entry, layer: Layer, call: Reading) -> str | None:
         """The node whose padding reaches a layer: as its call says, else as Keras passes masks along."""
@@ -494,10 +462,8 @@ class _Graph:
         if given is not None and isinstance(layer, Recurrent):
             return self._marked(entry, given)
         carried = {self.masks[tensor.layer] for tensor in call.tensors}
-        if self.version.startswith("2."):
-            carried = (
-                carried - {None} or carried
-            )  # there, a Concatenate passes on what all its masks have in common
+        if self.version.startswith("2."):  # there, a Concatenate passes on what its masks have in common
+            carried = carried - {None} or carried
         mask = carried.pop() if len(carried) == 1 else MIXED
         if mask == MIXED and isinstance(layer, Recurrent):
             raise Unsupported(
@@ -626,11 +592,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             for part in value.values():
                 yield from _tensors(part)
     elif isinstance(value, (list, tuple)):
-        if (
-            len(value) in (3, 4)
-            and isinstance(value[0], str)
-            and all(isinstance(part, int) for part in value[1:3])
-        ):
+        if len(value) in (3, 4) and isinstance(value[0], str) and all(isinstance(part, int) for part in value[1:3]):
             yield Tensor(*value[:3])
         else:
             for part in value:
@@ -642,16 +604,11 @@ def _step(arguments: Sequence[Any]) -> int | None:
     if len(arguments) != 1 or not isinstance(arguments[0], (list, tuple)) or len(arguments[0]) < 2:
         return None
     cases, index, *rest = arguments[0]
-    return index if _whole([[cases, *rest]]) and len(rest) < 2 and type(index) is int else None
-
-
-def _whole(arguments: Sequence[Any]) -> bool:
-    """Whether a cut takes all there is: x[:, :]."""
-    cuts = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], (list, tuple)) else [None]
-    return all(
+    whole = all(
         isinstance(cut, Mapping) and all(value is None for value in (cut.get("config") or {}).values())
-        for cut in cuts
+        for cut in (cases, *rest)
     )
+    return index if whole and len(rest) < 2 and type(index) is int else None
 
 
 def _foreign(layer: Mapping[str, Any]) -> bool:

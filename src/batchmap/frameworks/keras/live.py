@@ -51,9 +51,7 @@ def read_model(thing: Any) -> tuple[Model, dict[str, Arrays]]:
         axes = ("cases", "time") if isinstance(layer, Embedding) else ("cases", "time", "features")
         entry = Input("x", axes, (None,) * len(axes), "int64" if isinstance(layer, Embedding) else "float32")
         return sequential(thing.name, entry, (thing.name, layer)), {thing.name: arrays} if arrays else {}
-    kind = (
-        "Sequential" if any(base.__name__ == "Sequential" for base in type(thing).__mro__) else "Functional"
-    )
+    kind = "Sequential" if any(base.__name__ == "Sequential" for base in type(thing).__mro__) else "Functional"
     try:
         description = {"class_name": kind, "config": thing.get_config()}
     except NotImplementedError:

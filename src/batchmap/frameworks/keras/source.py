@@ -101,9 +101,7 @@ def _bare(layer: Recurrent, masked: bool) -> Recurrent:
 
 def function_name(model: str) -> str:
     """The name of the function that builds a model."""
-    return identifiers(
-        [model], {*TAKEN, "HERE", "Path", "load", "load_file", "weights", "arrays", "variable"}
-    )[model]
+    return identifiers([model], (*TAKEN, *LOADING))[model]
 
 
 def names(plan: Plan) -> dict[str, str]:
@@ -258,9 +256,7 @@ class _Writer:
     def _input(self, entry: Input) -> None:
         name = self.names[entry.name]
         dtype = "int32" if entry.dtype == "int64" else entry.dtype if entry.dtype != "float32" else self.dtype
-        sizes = [self._size(entry, axis, size) for axis, size in zip(entry.axes, entry.sizes, strict=True)][
-            1:
-        ]
+        sizes = [self._size(entry, axis, size) for axis, size in zip(entry.axes, entry.sizes, strict=True)][1:]
         arguments = {"shape": tuple(sizes), **({} if dtype == "float32" else {"dtype": dtype}), "name": name}
         call = _text(Call("keras.Input", arguments), used=len(name) + 3, width=BODY)
         self.body.append(f"{name} = {call}  # {', '.join(entry.axes)}")
@@ -337,14 +333,10 @@ class _Writer:
         else:
             assert place.call is not None
             call = place.call
-        if self.dtype != "float32" and isinstance(
-            layer, (Dropout, Masking, Flatten, Activation, Concatenate)
-        ):
+        if self.dtype != "float32" and isinstance(layer, (Dropout, Masking, Flatten, Activation, Concatenate)):
             call = replace_call(call, {"dtype": self.dtype})
         if call.last_name == "Bidirectional":
-            inner = replace_call(
-                call["layer"], {"name": "rnn" if place.how == SPELLED else _inner_name(layer)}
-            )
+            inner = replace_call(call["layer"], {"name": "rnn" if place.how == SPELLED else _inner_name(layer)})
             call = replace_call(call, {"layer": inner})
         if isinstance(place.layer, TimeDistributed) and not isinstance(layer, POINTWISE):
             inner = replace_call(call, {"name": _inner_name(layer)})
@@ -447,9 +439,7 @@ class _Cell:
             f"        return h, [{states}]",
             "",
             "    def get_config(self) -> dict[str, Any]:",
-            "        return {**super().get_config(), "
-            + ", ".join(f'"{size}": self.{size}' for size in sizes)
-            + "}",
+            "        return {**super().get_config(), " + ", ".join(f'"{size}": self.{size}' for size in sizes) + "}",
         ]
 
     def _weights(self) -> list[str]:
@@ -517,9 +507,7 @@ def _text(call: Call, *, used: int, after: int = 0, width: int = WIDTH) -> str:
         *(Counterpart(Layer, name, (Arg("units", "units"),), positional=1) for name in cells),
     )
     framework = FRAMEWORK
-    return expression(
-        call, replace(framework, layers=(*own, *framework.layers)), used=used, after=after, width=width
-    )
+    return expression(call, replace(framework, layers=(*own, *framework.layers)), used=used, after=after, width=width)
 
 
 def _call(function: str, arguments: str, indent: int) -> list[str]:
@@ -547,9 +535,7 @@ def _imports(code: str, weights: str | None) -> list[str]:
     """The import lines that code needs, docstrings left aside."""
     code = re.sub(r'""".*?"""', "", code, flags=re.DOTALL)
     lines = [line for name, line in IMPORTS.items() if re.search(rf"(?<![\w.]){name}\b", code)]
-    return lines + (
-        ["from pathlib import Path", "from safetensors.numpy import load_file"] if weights else []
-    )
+    return lines + (["from pathlib import Path", "from safetensors.numpy import load_file"] if weights else [])
 
 
 IMPORTS = {

@@ -191,7 +191,7 @@ def run_layer(
     x: [cases, time, features], or [time, cases, features] as the layer says. lengths: [cases].
     initial: canonical state names ("0.forward.h") to [cases, units].
     Returns output and final states in canonical form, in the dtype of the layer. A stack whose directions
-    meet between its layers is run layer by layer. Raises Unsupported where TensorFlow has no cell for the layer.
+    meet between its layers is run layer by layer. Raises Unsupported where TensorFlow has no cell for it.
     """
     tf = _tensorflow()
     if layer.layers > 1 and layer.direction == "both" and layer.merge != "separate":

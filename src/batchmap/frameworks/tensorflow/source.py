@@ -1,7 +1,7 @@
 """How TensorFlow 1 models are written: a `tf.Module` whose cells are run by `dynamic_rnn`, and `load`.
 
 Arrays go by the names that TensorFlow 1 gives its variables when each layer stands in a variable scope of its
-own name: "encoder/rnn/basic_lstm_cell/kernel", "tagger/bidirectional_rnn/fw/gru_cell/gates/bias", "head/bias".
+own name, such as "encoder/rnn/basic_lstm_cell/kernel" and "tagger/bidirectional_rnn/fw/gru_cell/gates/bias".
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class _Script:
         return [
             *sizes,
             "",
-            *self._cells(),
+            *self._cells(0),
             *self._initial("batch_size"),
             inputs,
             *self._run("inputs", 0),

@@ -47,7 +47,7 @@ def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
     torch = _torch()
     module = execute(text)
     model = getattr(module, class_name(name))()
-    model.load_state_dict({key: torch.fromnumpy_array(array.copy()) for key, array in arrays.items()})
+    model.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
     return model.eval()
 
 
