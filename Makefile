@@ -41,7 +41,7 @@ docs: $(VENV)/.test
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --doctree-dir build/doctrees docs build/docs
 
 bench: $(VENV)/.test
-	$(BIN)/python bench/bench.py
+	$(BIN)/python benchmarks/bench.py
 
 clean:
 	rm -rf build dist $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -15,6 +15,7 @@ from batchmap.frameworks.keras.config import read_model
 from batchmap.frameworks.keras.source import native_arrays, write_layer, write_model
 from batchmap.mapping.plan import NATIVE, SPELLED, plan
 from batchmap.numbers.reference import run_layer, run_model
+from batchmap.source.execution import execute
 from batchmap.spec.batch import Batch
 from batchmap.spec.formulas import HARD_SIGMOID_FIFTH, HARD_SIGMOID_SIXTH, Formula
 from batchmap.spec.layers import (
@@ -480,9 +481,8 @@ def test_load_reads_the_file_beside_it(tmp_path, live):
     (tmp_path / "model.py").write_text(write_model(decided, title="Cells.", weights="model.safetensors"))
     arrays = {name: np.ascontiguousarray(array, "float32") for name, array in native_arrays(decided, weights).items()}
     save_file(arrays, tmp_path / "model.safetensors")
-    module = live.execute((tmp_path / "model.py").read_text(), str(tmp_path / "model.py"))
     inputs = fed(model)
-    (output,) = live.run(module.load(), inputs)
+    (output,) = live.run(live.load(tmp_path), inputs)
     close(run_model(model, weights, {"x": inputs[0]})["head"], output, 1e-5)
 
 
@@ -513,7 +513,7 @@ def test_lone_layers_run(live, layer):
             write_layer(layer)
         return
     text = write_layer(layer, Batch(cases=4, sequence_length=7))
-    module = live.execute(text, "<lone>")
+    module = execute(text)
     line = next(line for line in text.splitlines() if line.partition("  #")[0].endswith("(x)"))
     names = line.partition(" = ")[0].split(", ")
     time = (7,) if layer.output == "sequence" else ()
@@ -875,3 +875,47 @@ def test_carried_states_start_from_zero_and_come_back(live, keras):
     with pytest.raises(Unsupported, match="carries its state"):
         plan(model, FRAMEWORK)
     assert plan(model, FRAMEWORK, allow=("carried_state",))["encoder"].call.get("stateful") is None
+
+
+@pytest.mark.needs("keras")
+def test_a_subclassed_model_is_traced_and_listed_but_not_read(live, keras):
+    class Mine(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.encoder = keras.layers.LSTM(4, name="encoder")
+            self.head = keras.layers.Dense(2, name="head")
+
+        def call(self, x):
+            return self.head(self.encoder(x))
+
+    native, data = Mine(), np.random.default_rng(0).normal(size=(4, 7, 3))
+    (output,) = live.run(native, [data])
+    traced = live.trace(native, [data])
+    assert list(traced) == ["encoder", "head"]
+    close(traced["head"], output, 0)
+    assert [layer for _, layer, _ in live.layers(native)] == [
+        LSTM(features=3, units=4, output="last"),
+        Dense(features=4, units=2),
+    ]
+    with pytest.raises(Unsupported, match="what it computes is Python code"):
+        live.read_model(native)
+
+
+FILES = [(make, extension) for make in BUILT for extension in ("keras", "h5")]
+
+
+@pytest.mark.needs("keras")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("make", "extension"), FILES)
+def test_saved_models_are_read_as_live_ones(tmp_path, live, keras, make, extension):
+    from batchmap import files
+
+    native = make(keras)
+    native.save(tmp_path / f"model.{extension}")
+    archive = files.read(tmp_path / f"model.{extension}")
+    model, weights = read_model(archive.config, archive.weights, archive.made_by.rpartition(" ")[2])
+    expected, arrays = live.read_model(native)
+    assert model == expected and weights.keys() == arrays.keys()
+    for name, found in weights.items():
+        for key, array in found.items():
+            close(array, arrays[name][key], 0)

@@ -61,7 +61,7 @@ REFUSED = {name: case for name, case in CASES.items() if name not in HELD}
 def close(found, wanted, dtype):
     found, wanted = ([value] if not isinstance(value, tuple) else list(value) for value in (found, wanted))
     for one, other in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCES[dtype] * 4)
+        np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -43,6 +43,7 @@ SPELLINGS = {
     r"bm\.(port|verify)\b(\([^)]*\))?": r"batchmap \1",
     r'allow=\("(\w+)",\)': r"--allow \1",
     r"\bweights=\.\.\.": "--weights FILE",
+    r'\bpadding="(\w+)"( \(--padding \w+\))?': r"--padding \1",
     r"\boverwrite=True": "--overwrite",
 }
 COLOURS = {r"\bspelled out\b": "yellow", r"^Not the same\b": "red"}

@@ -372,45 +372,17 @@ def _read_live(source: Any, target: Framework) -> Layer | Model:
 
 
 def _native_weights(layer: Recurrent, target: Framework) -> dict[str, Shape]:
-    """Shapes of the native arrays, with the axes that their packs name."""
-    import numpy as np
-
-    from batchmap.mapping.packs import pack
-    from batchmap.spec.parameters import parameters
+    """Shapes of the native arrays; those of a stack that is a list of layers are numbered."""
+    from batchmap.mapping.packs import layout
 
     counterpart, _ = choose(layer, target)
-    found: dict[str, Shape] = {}
-    parts = unstack(layer) if counterpart.repeat and layer.layers > 1 else (layer,)
-    patterns = {
-        name.split("{")[0]: entry.pattern
-        for entry in counterpart.packs
-        for name in (entry.native, entry.plus)
+    if layer.layers == 1 or counterpart.repeat is None or counterpart.repeat.scope:
+        return {name: Shape(axes) for name, axes in layout(counterpart, layer).items()}
+    return {
+        f"{index}/{name}": Shape(axes)
+        for index, part in enumerate(unstack(layer))
+        for name, axes in layout(counterpart, part).items()
     }
-    for index, part in enumerate(parts):
-        arrays = {key: np.zeros([size for _, size in axes]) for key, axes in parameters(part).items()}
-        for name, array in pack(
-            counterpart, part.replace(forget_offset=0.0) if hasattr(part, "forget_offset") else part, arrays
-        ).items():
-            pattern = next((text for start, text in patterns.items() if start and name.startswith(start)), "")
-            axes = _axis_names(pattern, array.ndim)
-            label = f"{index}/{name}" if len(parts) > 1 else name
-            found[label] = Shape(tuple(zip(axes, array.shape, strict=True)))
-    return found
-
-
-def _axis_names(pattern: str, count: int) -> list[str]:
-    names, inside = [], ""
-    for word in pattern.replace("(", "( ").replace(")", " )").split():
-        if word == "(":
-            inside = "("
-        elif word == ")":
-            names.append(inside.strip("(").strip())
-            inside = ""
-        elif inside:
-            inside += (" . " if inside != "(" else "") + word
-        else:
-            names.append(word)
-    return names if len(names) == count else [f"axis {k}" for k in range(count)]
 
 
 def _sentence(note: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from batchmap.errors import BadValue
@@ -137,6 +139,23 @@ def unpack(counterpart: Counterpart, layer: Layer, native: Mapping[str, Any]) ->
     return arrays
 
 
+def layout(counterpart: Counterpart, layer: Recurrent) -> dict[str, Axes]:
+    """The native arrays of a recurrent layer, as `pack` names and lays them out: name to named axes with sizes.
+
+    "gates . units" is one axis over both, "features + state" one after the other.
+    """
+    found: dict[str, Axes] = {}
+    for index in range(layer.layers):
+        canonical = cell_parameters(layer, index)
+        for direction in layer.directions:
+            place = _place(layer, index, direction)
+            for entry in _chosen(counterpart.packs, canonical):
+                axes = _native_axes(entry, canonical)
+                for name in filter(None, (entry.native, entry.plus)):
+                    found[name.format(**place)] = axes
+    return found
+
+
 def fold(
     counterpart: Counterpart, layer: Layer, arrays: Mapping[str, Any]
 ) -> tuple[Layer, Mapping[str, Any]]:
@@ -186,6 +205,28 @@ def _chosen(packs: Sequence[Pack], axes: Mapping[str, Axes]) -> list[Pack]:
             covered |= cells
             chosen.append(entry)
     return chosen
+
+
+def _native_axes(entry: Pack, canonical: Mapping[str, Axes]) -> Axes:
+    """The axes of one native array."""
+    parts: list[list[tuple[str, int]]] = []
+    for name in entry.names:
+        sizes = dict(zip(RECURRENT_AXES[name].split(), canonical[name], strict=True))
+        if entry.gates and "gate" in sizes:
+            sizes["gate"] = ("gates", len(entry.gates))
+        axes: list[tuple[str, int]] = []
+        for group in re.findall(r"\(.*?\)|\w+", entry.pattern):
+            inside = [sizes[word] for word in group.strip("()").split()]
+            named = [axis for axis in inside if axis != ("gates", 1)] if len(inside) > 1 else inside
+            axes.append((" . ".join(axis for axis, _ in named), prod(size for _, size in named)))
+        parts.append([axis for axis in axes if axis != ("gates", 1)])
+    first, *others = parts
+    if others and entry.join == "stack":
+        return (("biases", len(parts)), *first)
+    if others:
+        joined = " + ".join(part[0][0] for part in parts)
+        return ((joined, sum(part[0][1] for part in parts)), *first[1:])
+    return tuple(first)
 
 
 def _place(layer: Recurrent, index: int, direction: str) -> dict[str, Any]:

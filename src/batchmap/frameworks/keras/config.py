@@ -61,6 +61,7 @@ class Reading:
     tensors: tuple[Tensor, ...]
     arguments: tuple[Any, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    old: bool = False  # in the form of Keras 2
 
 
 @dataclass(frozen=True)
@@ -562,7 +563,10 @@ def _entry(layer: Mapping[str, Any], calls: tuple[Reading, ...]) -> Entry:
     config = layer.get("config")
     config = config if isinstance(config, Mapping) else {"layers": config}
     class_name = str(layer["class_name"])
-    operation = ".ops." in f".{layer.get('module') or ''}."
+    module = layer.get("module")
+    operation = ".ops." in f".{module}."
+    if module is None and config.get("batch_shape") is None and not any(call.old for call in calls):
+        operation = bool(calls) and "trainable" not in config  # the .h5 files of Keras 3 leave the module out
     if not operation and _foreign(layer):
         class_name = str(layer.get("registered_name"))
     name = layer.get("name") or config.get("name") or class_name.lower()
@@ -579,7 +583,7 @@ def _readings(nodes: Sequence[Any]) -> tuple[Reading, ...]:
             continue
         node = [node] if node and isinstance(node[0], str) else node
         options: dict[str, Any] = next((part[3] for part in node if len(part) > 3 and part[3]), {})
-        found.append(Reading(tuple(Tensor(*part[:3]) for part in node), (), options))
+        found.append(Reading(tuple(Tensor(*part[:3]) for part in node), (), options, old=True))
     return tuple(found)
 
 

@@ -5,11 +5,11 @@ Works on every backend of Keras 3; layers and models of tf_keras (Keras 2) can b
 
 from __future__ import annotations
 
-import linecache
 import sys
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from batchmap.errors import BatchmapError, MissingLibrary
@@ -18,6 +18,7 @@ from batchmap.frameworks.keras.layers import SPELLED_NAMES
 from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.conversion import choose
 from batchmap.mapping.packs import pack
+from batchmap.source.execution import execute
 from batchmap.spec.layers import Dense, Embedding, Layer, Recurrent, TimeDistributed, unstack
 from batchmap.spec.model import Input, Model, sequential
 from batchmap.spec.parameters import Key
@@ -83,20 +84,19 @@ def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
     return model
 
 
-def execute(text: str, filename: str) -> types.ModuleType:
-    """Runs source that batchmap wrote, so that `inspect.getsource` finds it."""
-    module = types.ModuleType(filename.strip("<>").replace(" ", "_"))
-    module.__file__ = filename
-    linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
-    exec(compile(text, filename, "exec"), module.__dict__)
-    return module
+def load(folder: Path) -> Any:
+    """Runs the model.py of a folder that `bm.port` wrote, and returns what its load() gives."""
+    _keras()
+    path = folder / "model.py"
+    return execute(path.read_text(), str(path)).load()
 
 
 def dtype(thing: Any) -> str:
-    """The coarsest type that any layer with weights computes in."""
-    parts = [thing, *getattr(thing, "_flatten_layers", list)()]
-    used = {str(part.compute_dtype) for part in parts if part.weights and not hasattr(part, "layers")}
-    return next((name for name in ("bfloat16", "float16", "float32", "float64") if name in used), "float32")
+    """The type that a layer or a model computes in."""
+    first = next(iter(thing.weights), None)
+    if first is None or (_root(thing) == "keras" and _keras().backend.backend() != "tensorflow"):
+        return "float32"  # the other backends compute recurrent layers in float32, whatever their weights
+    return str(getattr(first.dtype, "name", first.dtype))
 
 
 def run(thing: Any, inputs: Sequence[Any]) -> list[Any]:
@@ -110,11 +110,13 @@ def run(thing: Any, inputs: Sequence[Any]) -> list[Any]:
 
 
 def trace(thing: Any, inputs: Sequence[Any]) -> dict[str, Any]:
-    """Runs a Sequential or functional model as in inference and keeps what every layer gave, by its name.
+    """Runs a model as in inference and keeps what every layer gave, by its name.
 
     What batchmap writes right after a layer (a sequence turned round, an activation) counts as part of it.
     """
     parts = [part for part in thing.layers if type(part).__name__ != "InputLayer"]
+    if not getattr(thing, "inputs", None):
+        return _watched(thing, parts, inputs)
     after = {id(step.input): step.output for step in _steps(thing) if type(step).__name__ in AFTER}
     outputs = [_leaves(part.output)[0] for part in parts]
     outputs = [after.get(id(output), output) for output in outputs]
@@ -294,6 +296,31 @@ def _root(thing: Any) -> str | None:
 
 def _version(thing: Any) -> str:
     return str(sys.modules[_root(thing) or "keras"].__version__)
+
+
+def _watched(thing: Any, parts: Sequence[Any], inputs: Sequence[Any]) -> dict[str, Any]:
+    """Traces a model whose `call` is Python code, by listening at the `call` of its layers."""
+    seen: dict[str, Any] = {}
+
+    def listening(part: Any) -> Any:
+        call = part.call
+
+        @wraps(call)
+        def keep(*given: Any, **options: Any) -> Any:
+            output = call(*given, **options)
+            seen[part.name] = _numpy(_leaves(output)[0])
+            return output
+
+        return keep
+
+    for part in parts:
+        part.call = listening(part)
+    try:
+        run(thing, inputs)
+    finally:
+        for part in parts:
+            del part.call
+    return seen
 
 
 @contextmanager
