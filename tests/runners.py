@@ -69,16 +69,21 @@ class Torch(Runner):
         define, run = split(text)
         space: dict[str, Any] = {"__name__": "script"}
         exec(compile(define, "<script>", "exec"), space)
-        module = space[layer.kind.lower()]
-        if self.live.counterpart_of(module):
-            held = layer.replace(direction="forward", order="time") if layer.direction == "backward" else layer
-            self.live.assign(module, held, turned(arrays, held))
-        else:
-            module.load_state_dict({k: torch.as_tensor(v) for k, v in packed(layer, single(arrays)).items()})
+        for name, module in space.items():
+            if not isinstance(module, torch.nn.Module):
+                continue
+            if self.live.counterpart_of(module):
+                held = layer.replace(direction="both" if layer.direction == "both" else "forward", order="time")
+                self.live.assign(module, held, dict(zip(parameters(held), arrays.values(), strict=True)))
+            else:
+                direction = name.partition("_")[2] or layer.direction
+                cell = packed(layer, single(arrays, direction=direction))
+                module.load_state_dict({key: torch.as_tensor(array) for key, array in cell.items()})
+            module.eval()
         space["given"] = torch.as_tensor(x)
         with torch.no_grad():
             exec(compile(run, "<script>", "exec"), space)
-        return bound(space, layer, ("output", "h", "c"), lambda tensor: tensor.numpy(), layer.returned_state)
+        return bound(space, layer, lambda tensor: tensor.numpy())
 
 
 class Keras(Runner):
@@ -117,7 +122,7 @@ class Keras(Runner):
                 variable.assign(cell_arrays("keras", alone, single(arrays, index, direction))[short])
         space["given"] = keras.ops.convert_to_tensor(x)
         exec(compile(run, "<script>", "exec"), space)
-        return bound(space, layer, ("output", "h", "c"), np.asarray, layer.returned_state)
+        return bound(space, layer, np.asarray)
 
 
 class TensorFlow(Runner):
@@ -188,7 +193,7 @@ def tensorflow_script(text: str, layer: Recurrent, arrays: Mapping[str, Any], x:
         index = next((int(found) for found in re.findall(r"(?:cell|layer)_(\d+)/", name)), 0)
         direction = "backward" if "/bw/" in name else layer.directions[0]
         found = cell_arrays("tensorflow", unstack(layer)[index], single(arrays, index, direction))
-        return next(array for key, array in found.items() if name.endswith(f"/{key}"))
+        return found[max((key for key in found if name.endswith(f"/{key}")), key=len)]
 
     with recorded(value), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -238,11 +243,6 @@ def single(arrays: Mapping[str, Any], index: int = 0, direction: str = "") -> di
     }
 
 
-def turned(arrays: Mapping[str, Any], layer: Recurrent) -> dict[str, Any]:
-    """The same arrays under the names they have in a layer of another direction."""
-    return dict(zip(parameters(layer), arrays.values(), strict=True))
-
-
 def cell_arrays(framework: str, layer: Recurrent, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """What a framework's cell holds, native or spelled out, by the last part of its names."""
     plain = layer.replace(direction="forward", merge="concat", order="time", returned_state=False)
@@ -263,8 +263,8 @@ def listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (tuple, list)) else [value]
 
 
-def bound(space: Mapping[str, Any], layer: Recurrent, names: tuple[str, ...], back: Any, stated: bool) -> Result:
+def bound(space: Mapping[str, Any], layer: Recurrent, back: Any) -> Result:
     """What a script has bound: its output, and the states of a lone layer that returns them."""
-    output, *states = names
-    found = {name: back(space[name]) for name in states[: len(layer.states)] if stated and name in space}
-    return Result(back(space[output]), {f"0.forward.{name}": state for name, state in found.items()})
+    states = layer.states if layer.returned_state else ()
+    found = {f"0.forward.{name}": back(space[name]) for name in states}
+    return Result(back(space["output"]), {key: state.reshape(state.shape[-2:]) for key, state in found.items()})

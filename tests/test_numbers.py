@@ -16,7 +16,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not sup
 
 # No single call of TensorFlow holds these, and yet its own cells compute them: time is turned round before and
 # after, and a stack whose directions meet is run one layer after the other.
-TURNED = {("tensorflow", "lstm-backward"), ("tensorflow", "lstm-backward-processing"), ("tensorflow", "lstm-both-stack")}
+TURNED = {
+    ("tensorflow", "lstm-backward"),
+    ("tensorflow", "lstm-backward-processing"),
+    ("tensorflow", "lstm-both-stack"),
+}
 
 
 def past_the_end(framework: str, layer: Recurrent) -> str:
@@ -28,9 +32,7 @@ def past_the_end(framework: str, layer: Recurrent) -> str:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_native_layers_compute_what_the_reference_computes(
-    runner: Any, framework: str, name: str, dtype: str
-) -> None:
+def test_native_layers_compute_what_the_reference_computes(runner: Any, framework: str, name: str, dtype: str) -> None:
     layer = CASES[name].replace(dtype=dtype)
     arrays = weights(layer)
     for cases, time in SIZES:
@@ -44,7 +46,10 @@ def test_native_layers_compute_what_the_reference_computes(
             right = run_layer(layer.replace(padded=past_the_end(framework, layer)), arrays, x, **given)
             found = runner.run_layer(layer, arrays, x, **given)
             assert found.states.keys() == right.states.keys()
-            for one, other in ((found.output, right.output), *((found.states[k], right.states[k]) for k in right.states)):
+            for one, other in (
+                (found.output, right.output),
+                *((found.states[k], right.states[k]) for k in right.states),
+            ):
                 assert one.dtype == dtype
                 np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCES[dtype])
 

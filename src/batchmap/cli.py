@@ -39,7 +39,7 @@ STATUS = "exit status: 0 done, 1 refused or not the same, 2 not understood"
 SPELLINGS = {
     r'bm\.explain\("([^"]*)", "([^"]*)"\)': r"batchmap explain \1 --in \2",
     r'bm\.explain\("([^"]*)"\)': r"batchmap explain \1",
-    r"bm\.port\('([^']*)', framework, weights='([^']*)'\)": r"batchmap port \1 --weights \2 ...",
+    r"bm\.port\('([^']*)', framework, weights='([^']*)'\)": r"batchmap port \1 --weights \2 --to ... --out ported",
     r"bm\.(port|verify)\b(\([^)]*\))?": r"batchmap \1",
     r'allow=\("(\w+)",\)': r"--allow \1",
     r"\bweights=\.\.\.": "--weights FILE",

@@ -128,25 +128,25 @@ def port(
     target = spoke(framework)
     if out is not None:
         folder.check(out, FILES, overwrite)
-    tell("reading")
+    tell("Reading it")
     alone = lone(source)
     if alone is not None and out is None:
         return _port_lone(*alone, target, native_only)
     found = read_source(source, weights=weights, name=name)
-    tell("planning")
+    tell("Planning each layer")
     planned, arrays = _planned(found, target, native_only, padding, tuple(allow))
     writer = target.module("source")
     title = f"{class_name(found.model.name)}, ported from {found.name} ({found.title}) by batchmap"
     title += "." if out is None else "; report.json says what was checked."
     text = writer.write_model(planned, title=title, weights="model.safetensors" if out is not None else None)
     native = writer.native_arrays(planned, arrays)
-    tell("checking")
+    tell("Running it and comparing")
     live, reports, notes = _prove(found, planned, text, native, needed=out is None)
     notes = (*_reasons(planned), *planned.losses, *notes, *_padding_note(planned))
     result = Port(found, planned, reports, notes, text=text)
     if out is None:
         return live
-    tell("writing")
+    tell(f"Writing {out}")
     result = replace(result, out=Path(out), names=FILES)
     contents = {
         "model.py": text.encode(),
@@ -226,7 +226,7 @@ def _padding_note(planned: Plan) -> tuple[str, ...]:
         return ()
     return (
         "Padding must be on the right of each case, and no case may be empty; model.py raises otherwise.",
-        'The source would also accept it elsewhere: padding="any" (--padding any) writes a slower form that does too.',
+        'The source would also accept it elsewhere: padding="any" writes a slower form that does too.',
     )
 
 

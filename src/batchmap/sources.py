@@ -45,9 +45,7 @@ class Source:
         return live_side(self.live, self.framework, self.name, self.model, self.weights)
 
 
-def read_source(
-    source: Any, *, weights: str | Path | Mapping[str, Any] | None = None, name: str = ""
-) -> Source:
+def read_source(source: Any, *, weights: str | Path | Mapping[str, Any] | None = None, name: str = "") -> Source:
     """Reads whatever `port` takes as a model with its weights."""
     if isinstance(source, Source):
         return source
@@ -102,9 +100,7 @@ def _read_file(path: Path, weights: str | Path | Mapping[str, Any] | None, name:
         )
     architecture = config if archive.config is None else archive.config
     try:
-        model, stored = keras.read_model(
-            dict(architecture or {}), archive.weights, archive.made_by.partition(" ")[2]
-        )
+        model, stored = keras.read_model(dict(architecture or {}), archive.weights, archive.made_by.partition(" ")[2])
     except BadValue as error:
         raise BadFile(f"{path}: {error.what}", error.because, error.instead, path=str(path)) from error
     model = replace(model, name=name or _model_name(model.name, path))
@@ -114,11 +110,7 @@ def _read_file(path: Path, weights: str | Path | Mapping[str, Any] | None, name:
 def _model_name(name: str, path: Path) -> str:
     """The model's own name, or that of its file where Keras made one up."""
     plain = name.rstrip("0123456789_")
-    return (
-        identifier(path.stem.split(".")[0], "model")
-        if plain in ("sequential", "functional", "model", "")
-        else name
-    )
+    return identifier(path.stem.split(".")[0], "model") if plain in ("sequential", "functional", "model", "") else name
 
 
 def side_of(other: Any) -> Side:
@@ -146,21 +138,20 @@ def _load_port(path: Path) -> tuple[Any, str]:
         report = json.loads((path / "report.json").read_text())
         framework = spoke(report["target"]["framework"])
     except (ValueError, KeyError, TypeError) as error:
-        raise BadFile(
-            f"{path}/report.json: it is damaged", instead="port the file again", path=str(path)
-        ) from error
+        raise BadFile(f"{path}/report.json: it is damaged", instead="port the file again", path=str(path)) from error
     live = framework.module("live").load(path)
     return live, framework.name
 
 
-def live_side(
-    live: Any, framework: str, name: str, model: Model | None = None, weights: Weights | None = None
-) -> Side:
+def live_side(live: Any, framework: str, name: str, model: Model | None = None, weights: Weights | None = None) -> Side:
+    """A live model as one side of a comparison; of a lone recurrent layer, its output without the states."""
     spoke = get(framework).module("live")
+    alone = lone(live)
+    count = alone and (2 if getattr(alone[0], "merge", "") == "separate" else 1)
 
     def run(inputs: Mapping[str, Any]) -> list[Any]:
         found: list[Any] = spoke.run(live, list(inputs.values()))
-        return found
+        return found[:count]
 
     def trace(inputs: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = spoke.trace(live, list(inputs.values()))

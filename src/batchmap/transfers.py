@@ -65,6 +65,8 @@ def transfer(source: Any, module: Any, *, match: Mapping[str, str] | None = None
     framework = owner(module)
     live = framework.module("live")
     name = type(module).__name__
+    if match is not None and not isinstance(match, Mapping):
+        raise BadValue(f"match must be a dict, source layer to target layer, not {match!r}", field="match", value=match)
     targets = [(label or name, layer, native) for label, layer, native in live.layers(module)]
     pairs = _matched(found, targets, name, match or {})
     moves = [_move(found, framework, name, target, pairs) for target in targets]
@@ -215,9 +217,11 @@ def _no_room(own: list[Slot], other: list[Slot], theirs: list[Slot], source: str
     lost = own[len(other)]
     text = f'{title} has no place for layer "{lost.name}" of {source} ({lost})'
     near = [f"{slot.name} ({slot})" for slot in theirs if slot.key[0] == lost.key[0]]
-    because = f"it has {', '.join(near)}" if near else f"it has no other {lost.key[0]} of its framework's own"
+    because = f"it has {', '.join(near)}"
     if other:
-        because += f", which {', '.join(slot.name for slot in own[: len(other)])} takes"
+        because += f", taken by {', '.join(slot.name for slot in own[: len(other)])}"
+    if not near:
+        because = f"it has no free {lost.key[0]} of the framework's own, and what is written by hand is not filled"
     return Contradiction(text, because, f"give {title} such a layer", field=lost.name)
 
 

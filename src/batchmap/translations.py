@@ -141,7 +141,11 @@ def say(spec: Layer | Batch | Spec, framework: str) -> Translation:
     if batch is not None:
         native, site = _lower_batch(batch, target)
         notes += site.notes
-        left_out |= {word: value for word, value in site.left_out.items() if value not in LITTLE}
+        silent = {word: value for word, value in site.left_out.items() if value not in LITTLE}
+        left_out |= silent
+        lost = [f"{word}={value!r}" for word, value in silent.items() if not any(word in note for note in site.notes)]
+        if lost and layer is None:
+            notes.append(f"{target.title} has no word for {', '.join(lost)}")
         for place, arguments in native.items():
             if place == "input":
                 continue
@@ -200,6 +204,13 @@ def shapes(layer: Recurrent, batch: Batch | None = None, framework: str | None =
     >>> shapes(LSTM(features=3, units=5, layers=2), Batch(cases=4, sequence_length=7), "torch")["h"].sizes
     (2, 4, 5)
     """
+    if not isinstance(layer, Recurrent):
+        raise BadValue(
+            f"shapes are those of a recurrent layer, not of {layer!r}",
+            instead="give a bm.LSTM, bm.GRU or bm.RNN",
+            field="layer",
+            value=layer,
+        )
     canonical = layer_shapes(layer, batch)
     if framework is None:
         return canonical
@@ -313,9 +324,10 @@ def _lower_batch(batch: Batch, target: Framework) -> tuple[dict[str, dict[str, A
         raise Unsupported(f"{target.title} has no batch words", framework=target.name, field="batch")
     site = Site(target.name, target.title)
     places = {name: getattr(row, "of", "") for row in target.batch for name in row.natives}
+    words = {name: row.words[0] for row in target.batch if row.words for name in row.natives}
     native: dict[str, dict[str, Any]] = {}
     for name, value in gather(target.batch, batch, site).items():
-        if value is not None:
+        if value is not None and not (value == 1 and words[name] in ("accumulation", "replicas")):
             native.setdefault(places[name], {})[name] = value
     return native, site
 
@@ -332,6 +344,9 @@ def _read_words(
     strange = [name for name in words if name not in natives]
     if strange:
         raise unknown(strange[0], f"batch word of {target.title}", [*natives, *target.script_words])
+    for word in known:
+        if word not in Batch.__dataclass_fields__:
+            raise unknown(word, "word of a Batch", Batch.__dataclass_fields__)
     batch = None
     if words or layer is None:
         site = Site(target.name, target.title, known=known)

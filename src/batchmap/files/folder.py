@@ -43,6 +43,10 @@ def write(out: str | Path, files: Mapping[str, bytes], overwrite: bool = False) 
             target.rename(older)
         temporary.rename(target)
         done = True
+    except OSError as error:
+        raise BadValue(
+            f"{out} cannot be written", error.strerror or str(error), "give another out", field="out", value=out
+        ) from error
     finally:
         if older.exists() and not target.exists():
             older.rename(target)

@@ -82,9 +82,7 @@ def pack(counterpart: Counterpart, layer: Layer, arrays: Mapping[str, Any]) -> A
             cell = {name: arrays[str(Key(index, direction, name))] for name in axes}
             for entry in _chosen(counterpart.packs, axes):
                 place = _place(layer, index, direction)
-                array = _join(
-                    entry, [cell[name] for name in entry.names], RECURRENT_AXES, _order(layer, entry)
-                )
+                array = _join(entry, [cell[name] for name in entry.names], RECURRENT_AXES, _order(layer, entry))
                 native[entry.native.format(**place)] = array
                 if entry.plus:
                     native[entry.plus.format(**place)] = array * 0
@@ -118,17 +116,13 @@ def unpack(counterpart: Counterpart, layer: Layer, native: Mapping[str, Any]) ->
                         second = _take(left, entry.plus.format(**place), counterpart.target)
                         array = (array.astype("float64") + second).astype(array.dtype)
                     order = _order(layer, entry)
-                    for name, value in _split(
-                        entry, array, axes, RECURRENT_AXES, order, counterpart.target
-                    ).items():
+                    for name, value in _split(entry, array, axes, RECURRENT_AXES, order, counterpart.target).items():
                         if order is None or "gate" not in RECURRENT_AXES[name]:
                             arrays[str(Key(index, direction, name))] = value
                         else:
                             parts.setdefault(name, {}).update(zip(order, value, strict=True))
                 for name, by_gate in parts.items():
-                    arrays[str(Key(index, direction, name))] = _stack(
-                        [by_gate[g] for g in _letters(layer, name)]
-                    )
+                    arrays[str(Key(index, direction, name))] = _stack([by_gate[g] for g in _letters(layer, name)])
     if left:
         raise BadValue(
             f"{counterpart.target} was given {', '.join(sorted(left))}, which {layer!r} has no place for",
@@ -156,9 +150,7 @@ def layout(counterpart: Counterpart, layer: Recurrent) -> dict[str, Axes]:
     return found
 
 
-def fold(
-    counterpart: Counterpart, layer: Layer, arrays: Mapping[str, Any]
-) -> tuple[Layer, Mapping[str, Any]]:
+def fold(counterpart: Counterpart, layer: Layer, arrays: Mapping[str, Any]) -> tuple[Layer, Mapping[str, Any]]:
     """Moves constants that the framework does not add at run time into the arrays."""
     for row in counterpart.folds:
         value = getattr(layer, row.word)

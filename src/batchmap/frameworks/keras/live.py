@@ -181,8 +181,10 @@ def layers(thing: Any) -> list[tuple[str, Layer, Any]]:
 
 
 def assign(part: Any, layer: Layer, arrays: Mapping[str, Any]) -> None:
-    """Copies canonical arrays into a live, built layer."""
+    """Copies canonical arrays into a live layer; one that is not built yet is built."""
     plain = layer.layer if isinstance(layer, TimeDistributed) else layer
+    if not part.built:
+        part.build((None, None) if isinstance(plain, Embedding) else (None, None, plain.features))
     counterpart, _ = choose(source.inside(plain, masked=True), FRAMEWORK)
     native = pack(counterpart, plain, arrays)
     for name, variable in _variables(part):

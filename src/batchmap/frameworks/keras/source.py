@@ -287,7 +287,6 @@ class _Writer:
 
     def _place(self, place: Place) -> None:
         node, layer = place.node, _plain(place.layer)
-        source = node.inputs[0]
         values = [variable for name in node.inputs for variable in self.variables[name]]
         x = self._tuple(values)
         if node.name in self.marked:
@@ -320,7 +319,6 @@ class _Writer:
             self.body.append(f"{variable} = {applied(layer.activation, variable, SPELLING)}")
         if turned(layer):
             self.body.append(f"{variable} = ops.flip({variable}, axis=1)  # back into the order of time")
-        assert source
 
     def _call(self, place: Place, layer: Layer) -> Call:
         """The call that makes a layer, under its name."""
@@ -347,10 +345,8 @@ class _Writer:
         cell = _Cell(layer)
         text = "\n".join(cell.lines())
         if text not in self.cells:
-            taken = {known.name for known in self.cells.values()}
             count = 1 + sum(known.kind == layer.kind for known in self.cells.values())
             cell.name = f"{layer.kind}Cell" if count == 1 else f"{layer.kind}Cell{count}"
-            assert cell.name not in taken
             self.cells[text] = cell
         return self.cells[text]
 

@@ -6,11 +6,10 @@ TensorFlow is imported; spelled-out cells and `dynamic_rnn` itself do not.
 
 from __future__ import annotations
 
-import linecache
 import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from batchmap.errors import MissingLibrary, Unsupported
@@ -19,6 +18,8 @@ from batchmap.frameworks.tensorflow.source import inside
 from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.conversion import choose, lift
 from batchmap.mapping.packs import pack, unpack
+from batchmap.source.execution import execute
+from batchmap.source.write import class_name
 from batchmap.spec.layers import LSTM, Layer, Recurrent, unstack
 from batchmap.spec.parameters import Key
 from batchmap.spec.results import Result, merge
@@ -114,25 +115,29 @@ def build(layer: Layer) -> Any:
 def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
     """Makes a live model from source that batchmap wrote, and sets its arrays.
 
-    text: a module as `source.write_model` writes it. arrays: name of a variable to array.
+    text: a module as `source.write_model` writes it. arrays: name of a variable to array. name: of the model.
     """
-    if "tf1.nn.rnn_cell" in text:
-        _cells()
-    else:
-        _tensorflow()
-    model = getattr(execute(text, f"<batchmap {name}>"), name)()
+    _ready(text)
+    model = getattr(execute(text), class_name(name))()
     for variable in model.variables:
         variable.assign(arrays[variable.name.removesuffix(":0")])
     return model
 
 
-def execute(text: str, filename: str) -> types.ModuleType:
-    """Runs source that batchmap wrote, so that `inspect.getsource` finds it."""
-    module = types.ModuleType(filename.strip("<>").replace(" ", "_"))
-    module.__file__ = filename
-    linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
-    exec(compile(text, filename, "exec"), module.__dict__)
-    return module
+def load(folder: Path) -> Any:
+    """Runs the model.py of a folder that `bm.port` wrote, and returns what its load() gives."""
+    path = folder / "model.py"
+    text = path.read_text()
+    _ready(text)
+    return execute(text, str(path)).load()
+
+
+def _ready(text: str) -> None:
+    """Raises MissingLibrary where the source cannot run here."""
+    if "tf1.nn.rnn_cell" in text:
+        _cells()
+    else:
+        _tensorflow()
 
 
 def dtype(model: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from batchmap.frameworks.torch.spelling import SPELLING
 from batchmap.source.cell import Recording, record
-from batchmap.source.write import class_name
+from batchmap.source.write import WIDTH, class_name
 from batchmap.spec.cells import part_axes
 from batchmap.spec.formulas import SIGMOID, TANH, Formula
 from batchmap.spec.layers import GRU, LSTM, Recurrent
@@ -70,7 +70,7 @@ class Cell:
             "        for parameter in self.parameters():",
             "            nn.init.uniform_(parameter, -(units**-0.5), units**-0.5)",
             "",
-            f"    def forward({given}) -> {returns}:",
+            *indent(_signature(given, returns), 1),
             *indent(self._body(), 2),
         ]
 
@@ -157,6 +157,12 @@ class Cell:
             return [f"h = {h} if state is None else state"] if self.states else [f"h = {h}"]
         lines = [f"h = c = {c}"] if h == c else [f"h = {h}", f"c = {c}"]
         return [*lines, "if state is not None:", "    h, c = state"] if self.states else lines
+
+
+def _signature(given: str, returns: str) -> list[str]:
+    """The line that opens `forward`, broken where it is too long for one."""
+    line = f"def forward({given}) -> {returns}:"
+    return [line] if len(line) + 4 <= WIDTH else ["def forward(", f"    {given}", f") -> {returns}:"]
 
 
 def _features(layer: Recurrent) -> list[tuple[str, str]]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 EXPRESSIONS = frozenset({Activation, Step, Concatenate, Masking, Flatten})
 HOLES = False
+LAST = "  # cases, units"
 # Names that the emitted module uses itself, and attributes that every nn.Module has: no layer may take them.
 USED = """self torch nn F Path Tensor load_file load HERE h c t forward backward mask lengths
     pack_padded_sequence pad_packed_sequence right_padded_lengths hold_last""".split()
@@ -79,7 +80,9 @@ def inside(layer: Layer, masked: bool) -> Layer:
     if isinstance(layer, Embedding):
         return replace(layer, padding=None)
     if isinstance(layer, Recurrent):
-        changes: dict[str, Any] = {"output": "sequence", "order": "time", "padded": None, "merge": "concat"}
+        changes: dict[str, Any] = {"output": "sequence", "order": "time", "padded": None}
+        if layer.layers == 1:  # in a stack, the layer above reads what is merged
+            changes["merge"] = "concat"
         changes |= {"dropout": 0.0, "recurrent_dropout": 0.0, "carried_state": False}
         if masked and layer.direction == "both" and layer.output == "sequence" and layer.padded == "held":
             changes["padded"] = "held"  # the backward half has nothing to repeat yet: no native layer does that
@@ -139,44 +142,77 @@ def describe(place: Place) -> str:
 
 def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:
     """Writes a lone recurrent layer, and what goes in and comes out for a batch."""
-    if layer.merge == "separate":
-        layer = replace(layer, merge="concat")
     try:
-        counterpart, lowered = choose(inside(layer, False) if layer.direction != "backward" else layer, _framework())
+        _, lowered = choose(inside(layer, False), _framework())
     except Unsupported:
-        if layer.layers > 1 or layer.direction != "forward":
+        if layer.layers > 1:
             raise
         return _spelled_layer(layer, batch)
     name = layer.kind.lower()
     lines = [f"{name} = {expression(lowered.call, _framework(), used=len(name) + 3)}"]
-    imports = ["from torch import nn"]
-    if batch is not None and batch.cases and batch.sequence_length:
-        imports.append("import torch")
-        sizes = (batch.cases, batch.sequence_length) if layer.cases_first else (batch.sequence_length, batch.cases)
-        axes = "cases, time, features" if layer.cases_first else "time, cases, features"
-        lines += ["", f"x = torch.zeros({sizes[0]}, {sizes[1]}, {layer.features})  # {axes}"]
+    if data := _zeros(layer, batch):
+        axis = 1 if layer.cases_first else 0
+        given = f"x.flip({axis})" if layer.direction == "backward" else "x"
         state = "(h, c)" if isinstance(layer, LSTM) else "h"
-        if layer.output == "sequence":
-            lines += [f"output, {state} = {name}(x)"]
+        lines += ["", data]
+        if layer.output == "last":
+            lines += [f"_, {state.replace('c', '_')} = {name}({given})"]
+            lines += _joined(layer, "h[-2]", "h[-1]") if layer.direction == "both" else [f"output = h[-1]{LAST}"]
         else:
-            lines += [f"_, {state.replace('c', '_')} = {name}(x)"]
-            last = "torch.cat((h[-2], h[-1]), dim=-1)" if layer.direction == "both" else "h[-1]"
-            lines += [f"output = {last}  # cases, units"]
-    return module("", imports, ["\n".join(lines)])
+            lines += [f"output, {state} = {name}({given})"]
+            if layer.direction == "both" and layer.merge != "concat":
+                lines += ["forward, backward = output.chunk(2, dim=-1)", *_joined(layer, "forward", "backward")]
+            if layer.direction == "backward" and layer.order == "time":
+                lines += [f"output = output.flip({axis})  # back into the order of time"]
+    body = "\n".join(lines)
+    return module("", _imports(body, False), [body])
 
 
 def _spelled_layer(layer: Recurrent, batch: Batch | None) -> str:
     cell = Cell(layer, masked=False, states=True)
-    name = layer.kind.lower()
-    lines = [f"{name} = {cell.name}({cell.sizes(layer)})"]
-    if batch is not None and batch.cases and batch.sequence_length:
-        lines += [
-            "",
-            f"x = torch.zeros({batch.cases}, {batch.sequence_length}, {layer.features})  # cases, time, features",
-        ]
-        lines += [f"output, {'(h, c)' if isinstance(layer, LSTM) else 'h'} = {name}(x)"]
-    body = "\n".join(cell.lines())
-    return module("", _imports(body, False), [body, "\n".join(lines)])
+    prefixes = {way: f"_{way}" if layer.direction == "both" else "" for way in layer.directions}
+    names = {way: layer.kind.lower() + prefix for way, prefix in prefixes.items()}
+    lines = [
+        f"{names[way]} = {cell.name}({cell.sizes(layer)}{', reverse=True' if way == 'backward' else ''})"
+        for way in layer.directions
+    ]
+    if data := _zeros(layer, batch):
+        given = "x" if layer.cases_first else "x.transpose(0, 1)"
+        lines += ["", data]
+        for way, prefix in prefixes.items():
+            output = way if prefix else "output"
+            if layer.output == "last":
+                states = f"_, ({output}, _)" if isinstance(layer, LSTM) else f"_, {output}"
+            else:
+                states = ", ".join(f"{state}{prefix}" for state in layer.states)
+                states = f"{output}, " + (f"({states})" if isinstance(layer, LSTM) else states)
+            lines.append(f"{states} = {names[way]}({given})" + (LAST if layer.output == "last" and not prefix else ""))
+        if layer.direction == "both":
+            lines += _joined(layer, "forward", "backward")
+        if layer.order == "processing":
+            lines.append("output = output.flip(1)  # in the order in which it was computed")
+        if not layer.cases_first and layer.output == "sequence":
+            lines.append("output = output.transpose(0, 1)  # time, cases, units")
+    body, run = "\n".join(cell.lines()), "\n".join(lines)
+    return module("", _imports(f"{body}\n{run}", False), [body, run])
+
+
+def _zeros(layer: Recurrent, batch: Batch | None) -> str:
+    """The line that makes an input of the batch's sizes; nothing where they are not known."""
+    if batch is None or not batch.cases or not batch.sequence_length:
+        return ""
+    sizes = {"cases": batch.cases, "time": batch.sequence_length, "features": layer.features}
+    axes = list(sizes) if layer.cases_first else ["time", "cases", "features"]
+    dtype = "" if layer.dtype == "float32" else f", dtype=torch.{layer.dtype}"
+    return f"x = torch.zeros({', '.join(str(sizes[axis]) for axis in axes)}{dtype})  # {', '.join(axes)}"
+
+
+def _joined(layer: Recurrent, forward: str, backward: str) -> list[str]:
+    """The lines that join both directions; none where they stay apart."""
+    last = layer.output == "last"
+    if layer.merge == "separate":
+        return [f"forward, backward = {forward}, {backward}{LAST}"] if last and forward != "forward" else []
+    return [f"output = {_merged(layer, forward, backward)}" + (LAST if last else "")]
 
 
 class _Writer:

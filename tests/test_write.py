@@ -1,0 +1,90 @@
+"""Emitted sources: as the golden files have them, formatted, run by the real framework, read back.
+
+`pytest tests/test_write.py --update-golden` writes the golden files anew; read the difference before you keep it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import CASES, FRAMEWORKS, REFUSED, TOLERANCES, data, weights
+
+import batchmap as bm
+from batchmap.errors import Unsupported
+from batchmap.numbers.reference import run_layer
+from batchmap.translations import say
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
+GOLDEN = Path(__file__).parent / "golden"
+BATCH = bm.Batch(cases=3, sequence_length=7)
+UNWRITTEN = {  # no script of the framework says this, spelled out or not
+    ("keras", "lstm-time-first"): "cases_first",
+    ("keras", "gru-time-first"): "cases_first",
+}
+WRITTEN = [(framework, name) for framework in FRAMEWORKS for name in CASES if (framework, name) not in UNWRITTEN]
+
+
+@pytest.mark.parametrize(("framework", "name"), WRITTEN)
+def test_source_is_that_of_the_golden_file(pytestconfig: pytest.Config, framework: str, name: str) -> None:
+    golden = GOLDEN / framework / f"{name}.py.txt"
+    text = bm.write(CASES[name], framework, BATCH)
+    if pytestconfig.option.update_golden:
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_text(text)
+    assert text == golden.read_text()
+    compile(text, golden.name, "exec")
+    assert "batchmap" not in text
+
+
+def test_there_is_no_golden_file_too_many() -> None:
+    assert sorted(GOLDEN.rglob("*.txt")) == sorted(GOLDEN / one / f"{name}.py.txt" for one, name in WRITTEN)
+
+
+@pytest.mark.parametrize(("framework", "name"), UNWRITTEN)
+def test_what_cannot_be_written_is_refused(framework: str, name: str) -> None:
+    with pytest.raises(Unsupported) as refusal:
+        bm.write(CASES[name], framework, BATCH)
+    assert refusal.value.fields["field"] == UNWRITTEN[framework, name]
+
+
+def test_source_is_formatted(tmp_path: Path) -> None:
+    for golden in GOLDEN.rglob("*.txt"):
+        place = tmp_path / golden.relative_to(GOLDEN).with_suffix("")
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(golden.read_text())
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in (
+        ["format", "--isolated", "--no-cache", "--diff", "--line-length", "100"],
+        ["check", "--isolated", "--no-cache", "--line-length", "100", "--select", "E,F,I,UP,B", "--ignore", "E402"],
+    ):
+        found = subprocess.run([*ruff, *command, str(tmp_path)], capture_output=True, text=True)
+        assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.mark.needs
+@pytest.mark.parametrize(("framework", "name"), WRITTEN)
+def test_source_runs_and_computes_the_same(runner: Any, framework: str, name: str) -> None:
+    layer = CASES[name]
+    arrays = weights(layer)
+    x = data(layer, BATCH.cases, BATCH.sequence_length).astype(layer.dtype)
+    found = runner.script(bm.write(layer, framework, BATCH), layer, arrays, x)
+    right = run_layer(layer, arrays, x)
+    assert found.output.dtype == layer.dtype
+    np.testing.assert_allclose(found.output, right.output, rtol=0, atol=TOLERANCES[layer.dtype])
+    for key, state in found.states.items():
+        np.testing.assert_allclose(state, right.states[key], rtol=0, atol=TOLERANCES[layer.dtype])
+
+
+@pytest.mark.parametrize(("framework", "name"), [entry for entry in WRITTEN if entry[1] not in REFUSED[entry[0]]])
+def test_source_reads_back(framework: str, name: str) -> None:
+    layer = CASES[name]
+    known = say(layer, framework).left_out
+    if framework != "tensorflow" and hasattr(layer, "forget_offset"):
+        layer = layer.replace(forget_offset=0.0)  # it has gone into the bias
+    assert bm.read(bm.write(CASES[name], framework, BATCH), framework, **known) == layer
