@@ -13,8 +13,9 @@ import numpy as np
 from batchmap.errors import Ambiguous, BadValue, Mismatch, MissingLibrary, Unsupported
 from batchmap.files import folder, safetensors
 from batchmap.frameworks import get
-from batchmap.mapping.conversion import lower
+from batchmap.mapping.conversion import choose, lower
 from batchmap.mapping.framework import Framework
+from batchmap.mapping.packs import fold
 from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan, plan, split
 from batchmap.numbers.verify import Report, compare, probes, reference
 from batchmap.source.write import class_name, expression
@@ -249,14 +250,21 @@ def _port_lone(layer: Layer, arrays: Any, source: Any, target: Framework, native
         return port(Source(model.name, "batchmap", owner(source).name, model, stored), target.name)
     module = live.build(layer)
     live.assign(module, layer, arrays)
-    _prove_lone(layer, arrays, target)
+    _prove_lone(layer, arrays, target, module)
     return module
 
 
-def _prove_lone(layer: Recurrent, arrays: Mapping[str, Any], target: Framework) -> None:
-    """Compares the native layer with the reference: two sizes, states that are not zero."""
+def _prove_lone(layer: Recurrent, arrays: Mapping[str, Any], target: Framework, module: Any) -> None:
+    """Compares the native layer with the reference, at two sizes and from states that are not zero.
+
+    What is run is the same layer with the same arrays; that the module holds just these is read back from it.
+    """
     from batchmap.numbers.reference import run_layer
 
+    _, folded = fold(choose(layer, target)[0], layer, arrays)
+    _, held = target.module("live").read_layer(module)
+    if held is None or any(not np.array_equal(held[name], folded[name]) for name in folded):
+        raise Mismatch(f"{target.title} did not take the weights of {layer!r}", report=None)
     tolerance = 1e-12 if layer.dtype == "float64" else 1e-5
     rng = np.random.default_rng(0)
     for cases, time in ((3, 7), (2, 11)):

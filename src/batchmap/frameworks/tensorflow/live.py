@@ -39,14 +39,19 @@ WAYS = {"forward": "fw", "backward": "bw"}
 
 def owns(thing: Any) -> bool:
     """Whether an object is a cell, or a `tf.Module` that is no Keras layer; told without TensorFlow."""
-    if _cell_name(thing):
+    if _cell_name(thing) or (isinstance(thing, tuple) and len(thing) == 2 and all(map(_cell_name, thing))):
         return True
     roots = {kind.__module__.partition(".")[0] for kind in type(thing).__mro__}
     return "tensorflow" in roots and not roots & {"keras", "tf_keras"}
 
 
 def read_layer(thing: Any) -> tuple[Layer, Arrays | None]:
-    """Reads a live cell as the layer that `dynamic_rnn` makes of it, with its arrays once it is built."""
+    """Reads a live cell as the layer that `dynamic_rnn` makes of it, with its arrays once it is built.
+
+    A pair of cells is what `bidirectional_dynamic_rnn` runs: both directions, apart.
+    """
+    if isinstance(thing, tuple):
+        return _read_pair(*thing)
     from batchmap.frameworks.tensorflow import FRAMEWORK
 
     call = peek(thing)
@@ -59,6 +64,18 @@ def read_layer(thing: Any) -> tuple[Layer, Arrays | None]:
     counterpart, _ = choose(layer, FRAMEWORK)
     arrays = _arrays(thing, _scope(counterpart.target))
     return layer, unpack(counterpart, layer, arrays) if arrays else None
+
+
+def _read_pair(forward: Any, backward: Any) -> tuple[Layer, Arrays | None]:
+    (layer, ahead), (other, back) = read_layer(forward), read_layer(backward)
+    if layer != other or not isinstance(layer, Recurrent):
+        raise Unsupported(
+            "the two cells differ", "one layer runs the same cell both ways", framework="tensorflow", field="direction"
+        )
+    layer = layer.replace(direction="both", merge="separate")
+    if ahead is None or back is None:
+        return layer, None
+    return layer, ahead | {name.replace("forward", "backward", 1): array for name, array in back.items()}
 
 
 def read_model(thing: Any) -> Any:

@@ -889,7 +889,7 @@ def _traits(layer: Recurrent) -> list[tuple[str, str]]:
     if not layer.bias:
         found.append(("Unbiased", "no bias"))
     if isinstance(layer, GRU) and layer.reset == "after":
-        found.append(("ResetAfter", "a reset gate that acts after the recurrent product"))
+        found.append(("ResetAfter", "a reset gate after the product"))
     if isinstance(layer, LSTM):
         if layer.output_activation != layer.activation:
             found.append(("", f"an output of {layer.output_activation}"))

@@ -174,7 +174,7 @@ def _features(layer: Recurrent) -> list[tuple[str, str]]:
     if layer.activation != TANH:
         found.append((class_name(layer.activation.kind), f"a candidate of {layer.activation}"))
     if isinstance(layer, GRU) and layer.reset == "before":
-        found.append(("ResetBefore", "the reset gate acting before the recurrent product"))
+        found.append(("ResetBefore", "a reset gate before the product"))
     if isinstance(layer, LSTM):
         if layer.output_activation != layer.activation:
             found.append(("", f"an output of {layer.output_activation}"))
