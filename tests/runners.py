@@ -14,11 +14,15 @@ from typing import Any
 
 import numpy as np
 
+import batchmap as bm
 from batchmap.frameworks import get
+from batchmap.mapping import plan
 from batchmap.mapping.conversion import choose
 from batchmap.mapping.packs import pack
 from batchmap.spec.cells import packed
+from batchmap.source.write import class_name
 from batchmap.spec.layers import Recurrent, unstack
+from batchmap.spec.model import Model
 from batchmap.spec.parameters import Key, parameters
 from batchmap.spec.results import Result, merge
 
@@ -37,6 +41,10 @@ class Runner:
     def run_layer(self, *given: Any, **options: Any) -> Result:
         """The native layer with canonical arrays; as `numbers.reference.run_layer`."""
         return self.live.run_layer(*given, **options)
+
+    def run_model(self, model: Model, arrays: Mapping[str, Mapping[str, Any]], x: Any) -> Any:
+        """The one output of a model, as its written source computes it with these canonical arrays."""
+        return self.live.run(bm.port(model, self.name, weights=arrays), [x])[0]
 
     def shapes(self, layer: Recurrent, x: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """What the native layer returns for input of shape x, and the arrays it holds, as `bm.shapes` names them."""
@@ -135,6 +143,14 @@ class TensorFlow(Runner):
 
     def run_layer(self, *given: Any, **options: Any) -> Result:
         return self.process.run_layer(*given, **options)
+
+    def run_model(self, model: Model, arrays: Mapping[str, Mapping[str, Any]], x: Any) -> Any:
+        target = get("tensorflow")
+        found, stored = plan.split(model, arrays, target)
+        planned = plan.plan(found, target)
+        source = target.module("source")
+        text = source.write_model(planned, title=model.name, weights=None)
+        return self.process.restore(text, source.native_arrays(planned, stored), class_name(model.name), x)[0]
 
     def shapes(self, layer: Recurrent, x: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         text = f"import runners\nfound = runners.tensorflow_shapes({layer!r}, {x!r})"

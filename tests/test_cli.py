@@ -237,7 +237,7 @@ def test_usage(run: Any, argv: list[str], message: str) -> None:
             "BadValue: Dense has no shapes to show: they are those of a recurrent layer.\n"
             "  Instead: give an LSTM, a GRU or an RNN.\n",
         ),
-        (["port", "absent.h5", "--to", "torch", "--out", "x"], "BadFile: absent.h5: the file cannot be opened"),
+        (["port", "absent.h5", "--to", "torch", "--out", "x"], "BadFile: absent.h5: there is no such file"),
         (["port", SENTIMENT, "--to", "deepspeed", "--out", "x"], "Unsupported: DeepSpeed has batch words only"),
         (["verify", SENTIMENT, str(ROOT / "tests")], "there is no model.py, so this is no port.\n  Instead: "),
     ],

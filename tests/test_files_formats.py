@@ -374,7 +374,7 @@ def test_architecture_must_be_a_dict(tmp_path: Path, config: Any) -> None:
 
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(BadFile, match="No such file"):
+    with pytest.raises(BadFile, match="there is no such file"):
         files.read(tmp_path / "none.h5")
     with pytest.raises(BadFile, match="a folder"):
         files.read(tmp_path)

@@ -743,7 +743,6 @@ def test_a_right_module_is_the_same(scorers, scorer_files):
         )
 
 
-@pytest.mark.not_yet("a layer is compared with a stack of the same size, and named although a later one agrees")
 def test_two_live_modules(tagger):
     mine, other = Two(), Stack()
     bm.transfer(mine, other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from batchmap.errors import BadValue
 from batchmap.frameworks import get, names
 from batchmap.mapping.framework import Framework
 from batchmap.spec.terms import Explanation
@@ -73,6 +74,8 @@ def explain(word: str, framework: str = "") -> Explanation:
     >>> explain("hidden_size", "torch").senses[0].canonical
     'units'
     """
+    if not isinstance(word, str):
+        raise BadValue(f"a word must be text, not {word!r}", field="word", value=word)
     if framework:
         get(framework)
     return _explain(word, {name: get(name) for name in names()}, framework)

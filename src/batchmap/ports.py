@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from batchmap.errors import Ambiguous, BadValue, Mismatch, MissingLibrary, Unsupported
+from batchmap.errors import Ambiguous, BadValue, Mismatch, MissingLibrary, Unsupported, unknown
 from batchmap.files import folder, safetensors
 from batchmap.frameworks import get
 from batchmap.mapping.conversion import choose, lower
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.packs import fold
-from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan, plan, split
+from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan, losses, plan, split
 from batchmap.numbers.verify import Report, compare, probes, reference
 from batchmap.source.write import class_name, expression
-from batchmap.sources import Source, Weights, as_model, live_side, lone, owner, read_source, side_of, spoke
+from batchmap.sources import Source, Weights, as_model, check_finite, live_side, lone, owner, read_source, side_of, spoke
 from batchmap.spec.layers import Dense, Layer, Recurrent, TimeDistributed
 from batchmap.tables import columns
 
+LOSSES = ("carried_state", "dropout", "recurrent_dropout", "dropout_between")  # what `allow` may name
 FILES = ("model.py", "model.safetensors", "report.json", "README.md")
 Progress = Callable[[str], None]
 
@@ -124,15 +125,15 @@ def port(
     does not compute the same; nothing is written then.
     """
     tell = progress or (lambda text: None)
-    if padding not in ("right", "any"):
-        raise BadValue(f'padding must be "right" or "any", not {padding!r}', field="padding", value=padding)
+    _check_padding(padding)
+    _check_losses(allow)
     target = spoke(framework)
     if out is not None:
         folder.check(out, FILES, overwrite)
     tell("Reading it")
     alone = lone(source)
     if alone is not None and out is None:
-        return _port_lone(*alone, target, native_only)
+        return _port_lone(*alone, target, native_only, tuple(allow))
     found = read_source(source, weights=weights, name=name)
     tell("Planning each layer")
     planned, arrays = _planned(found, target, native_only, padding, tuple(allow))
@@ -179,9 +180,25 @@ def verify(right: Any, other: Any, *, padding: str = "right", tolerance: float |
     right, other: live models, Keras files, or folders that `port` wrote (whose model.py is run). The first one is
     taken to be right and has to be readable as a model. The report is true when both agree.
     """
+    _check_padding(padding)
+    if tolerance is not None and (isinstance(tolerance, bool) or not tolerance >= 0):
+        raise BadValue(f"tolerance must be a number from 0 up, not {tolerance!r}", field="tolerance", value=tolerance)
     found = read_source(right)
     side = side_of(other)
     return compare(found.side, side, probes(found.model, holes=padding == "any"), tolerance=tolerance)
+
+
+def _check_padding(padding: str) -> None:
+    if padding not in ("right", "any"):
+        raise BadValue(f'padding must be "right" or "any", not {padding!r}', field="padding", value=padding)
+
+
+def _check_losses(allow: Sequence[str]) -> None:
+    if isinstance(allow, str):
+        raise BadValue(f"allow must be a list of fields, not {allow!r}", instead=f'allow=("{allow}",)', field="allow")
+    for word in allow:
+        if word not in LOSSES:
+            raise unknown(word, "field that may be lost", LOSSES, f"one of {', '.join(LOSSES)}")
 
 
 def _planned(
@@ -231,7 +248,9 @@ def _padding_note(planned: Plan) -> tuple[str, ...]:
     )
 
 
-def _port_lone(layer: Layer, arrays: Any, source: Any, target: Framework, native_only: bool) -> Any:
+def _port_lone(
+    layer: Layer, arrays: Any, source: Any, target: Framework, native_only: bool, allow: tuple[str, ...]
+) -> Any:
     """A lone layer becomes the lone native layer, whose own return contract stands; else a spelled-out model."""
     assert isinstance(layer, Recurrent)
     if arrays is None:
@@ -240,14 +259,18 @@ def _port_lone(layer: Layer, arrays: Any, source: Any, target: Framework, native
             instead="build it first, by calling it once or by layer.build(shape)",
             field="weights",
         )
+    check_finite(type(source).__name__, {layer.kind.lower(): arrays})
     live = target.module("live")
+    model, stored = as_model(layer, arrays, layer.kind.lower())
     try:
-        lower(layer, target)
+        lowered = lower(layer, target)
     except Unsupported:
         if native_only:
             raise
-        model, stored = as_model(layer, arrays, layer.kind.lower())
-        return port(Source(model.name, "batchmap", owner(source).name, model, stored), target.name)
+        found = Source(model.name, "batchmap", owner(source).name, model, stored)
+        return port(found, target.name, allow=allow)
+    if "carried_state" in lowered.left_out:
+        losses(model.nodes[0], target, allow)
     module = live.build(layer)
     live.assign(module, layer, arrays)
     _prove_lone(layer, arrays, target, module)

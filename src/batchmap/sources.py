@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from batchmap import files
-from batchmap.errors import Ambiguous, BadFile, BadValue, Unsupported
+from batchmap.errors import Ambiguous, BadFile, BadValue, Unsupported, unknown
 from batchmap.frameworks import get
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.packs import check
 from batchmap.numbers.verify import Side, reference
 from batchmap.source.write import identifier
-from batchmap.spec.layers import Layer, Recurrent
+from batchmap.spec.layers import Layer, Recurrent, TimeDistributed
 from batchmap.spec.model import Input, Model, Node
+from batchmap.spec.parameters import parameters
 
 SPOKES = ("keras", "tensorflow", "torch")
 Weights = Mapping[str, Mapping[str, Any]]
@@ -46,9 +49,34 @@ class Source:
 
 
 def read_source(source: Any, *, weights: str | Path | Mapping[str, Any] | None = None, name: str = "") -> Source:
-    """Reads whatever `port` takes as a model with its weights."""
-    if isinstance(source, Source):
-        return source
+    """Reads whatever `port` takes as a model with its weights; every number of them is finite."""
+    found = source if isinstance(source, Source) else _read(source, weights, name)
+    for node in found.model:
+        layer = node.layer.layer if isinstance(node.layer, TimeDistributed) else node.layer
+        if getattr(layer, "features", 0) is None or (parameters(layer) and node.name not in found.weights):
+            raise Ambiguous(
+                f'layer "{node.name}" of {found.name} has no weights yet',
+                instead="build the model first, by calling it once on data",
+                field="weights",
+            )
+    check_finite(found.name, found.weights)
+    return found
+
+
+def check_finite(name: str, weights: Weights) -> None:
+    """Raises BadValue for a number that is not finite: with it, nothing could be compared."""
+    for node, arrays in weights.items():
+        for key, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise BadValue(
+                    f'array {key} of layer "{node}" of {name} holds numbers that are not finite',
+                    "nothing that is computed with it could be checked",
+                    "go back to a checkpoint from before its training went wrong",
+                    field=key,
+                )
+
+
+def _read(source: Any, weights: str | Path | Mapping[str, Any] | None, name: str) -> Source:
     if isinstance(source, Model):
         if not isinstance(weights, Mapping):
             raise Ambiguous(
@@ -56,9 +84,7 @@ def read_source(source: Any, *, weights: str | Path | Mapping[str, Any] | None =
                 instead="give weights={layer: {name: array}}",
                 field="weights",
             )
-        for node in source.nodes:
-            check(node.layer, weights.get(node.name, {}))
-        return Source(source.name, "batchmap", "keras", source, weights)
+        return Source(source.name, "batchmap", "keras", source, _checked(source, weights))
     if isinstance(source, (str, Path)):
         return _read_file(Path(source), weights, name)
     framework = owner(source)
@@ -74,6 +100,24 @@ def read_source(source: Any, *, weights: str | Path | Mapping[str, Any] | None =
     return Source(model.name, f"{framework.title} {framework.version}", framework.name, model, stored, source)
 
 
+def _checked(model: Model, weights: Weights) -> Weights:
+    """The arrays that were given for a model: those of every layer, of the right sizes, and no others."""
+    names = [node.name for node in model]
+    for name in weights:
+        if name not in names:
+            raise unknown(name, f'layer of model "{model.name}"', names, f"one of {', '.join(names)}")
+    checked = {}
+    for node in model:
+        arrays = {key: np.asarray(array) for key, array in weights.get(node.name, {}).items()}
+        try:
+            check(node.layer, arrays)
+        except BadValue as error:
+            raise BadValue(f'layer "{node.name}": {error.what}', error.because, error.instead, **error.fields) from None
+        if arrays:
+            checked[node.name] = arrays
+    return checked
+
+
 def _read_file(path: Path, weights: str | Path | Mapping[str, Any] | None, name: str) -> Source:
     from batchmap.frameworks.keras import config as keras
 
@@ -87,7 +131,11 @@ def _read_file(path: Path, weights: str | Path | Mapping[str, Any] | None, name:
     config = None
     if weights is not None:
         if isinstance(weights, Mapping):
-            raise BadValue("weights of a file are a file too", field="weights")
+            raise BadValue(
+                f"the weights of {path.name} must be in a file too, not in a dict",
+                instead="give the path of the weights",
+                field="weights",
+            )
         config = files.read_config(path)
         archive = files.read(weights, config)
     else:
@@ -178,9 +226,16 @@ def owner(thing: Any) -> Framework:
         framework = get(name)
         if framework.module("live").owns(thing):
             return framework
+    if isinstance(thing, type):
+        raise BadValue(
+            f"{thing.__name__} is a class, and no model",
+            instead=f"give an object of it, {thing.__name__}(...)",
+            field="source",
+            value=thing,
+        )
     raise BadValue(
         f"{type(thing).__name__} is no model that batchmap can read",
-        instead="give a live Keras or PyTorch model, a Keras file, or a folder that batchmap port wrote",
+        instead="give a live Keras, PyTorch or TensorFlow model, or the path of a Keras file",
         field="source",
         value=thing,
     )

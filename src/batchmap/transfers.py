@@ -62,7 +62,7 @@ def transfer(source: Any, module: Any, *, match: Mapping[str, str] | None = None
     cannot hold the other, Mismatch where the result computes something else; the module is then as it was.
     """
     found = read_source(source)
-    framework = owner(module)
+    framework = _owner(module)
     live = framework.module("live")
     name = type(module).__name__
     if match is not None and not isinstance(match, Mapping):
@@ -84,6 +84,18 @@ def transfer(source: Any, module: Any, *, match: Mapping[str, str] | None = None
         live.rewind(module, kept)
         raise
     return Transfer(found, name, tuple(move.row for move in moves), report)
+
+
+def _owner(module: Any) -> Framework:
+    try:
+        return owner(module)
+    except BadValue:
+        raise BadValue(
+            f"{type(module).__name__} is no live model, and weights are put into nothing else",
+            instead="give the PyTorch module or the Keras model itself; bm.port writes a new one",
+            field="module",
+            value=module,
+        ) from None
 
 
 # ---------------------------------------------------------------------------------------------------- matching

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 from batchmap.errors import Ambiguous, BadValue, Unsupported, unknown
@@ -335,7 +336,7 @@ def _lower_batch(batch: Batch, target: Framework) -> tuple[dict[str, dict[str, A
 def _read_words(
     source: Mapping[str, Any], target: Framework, version: str, known: Mapping[str, Any]
 ) -> Layer | Batch | Spec | Model:
-    if "class_name" in source:
+    if "class_name" in source and find_spec(f"{target.package or 'batchmap'}.config"):
         return _read_config(source, target, version, known)
     words = dict(source)
     script = {name: words.pop(name) for name in list(words) if name in target.script_words}

@@ -61,6 +61,8 @@ def opened(path: str | Path) -> BinaryIO:
             "this is a folder (a TensorFlow SavedModel is one)",
             "save the model to one file: model.save('model.keras') or model.save('model.h5')",
         ) from error
+    except FileNotFoundError as error:
+        raise bad(path, "there is no such file") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise bad(path, f"the file cannot be opened, {reason}") from error
@@ -101,7 +103,7 @@ def parse(text: bytes | str, path: str | Path, part: str = "the architecture") -
     except RecursionError as error:
         raise bad(path, f"{part} is nested more than {DEEPEST_NESTING} levels deep", part=part) from error
     except ValueError as error:  # of JSON, of UTF-8 and of the three rules above
-        raise bad(path, f"{part} is not valid JSON ({error})", part=part) from error
+        raise bad(path, f"{part} is not valid JSON ({error})", "copy or write the file again", part=part) from error
     return value
 
 

@@ -73,7 +73,7 @@ def check(out: str | Path, files: Collection[str], overwrite: bool = False) -> N
     if not target.exists():
         return
     if not target.is_dir():
-        raise BadValue(f"{out} is a file", instead="give another out", field="out", value=out)
+        raise BadValue(f"{out} cannot be written: it is a file", instead="give another out", field="out", value=out)
     found = sorted(place.relative_to(target) for place in target.rglob("*") if not place.is_dir())
     if found and not overwrite:
         raise BadValue(

@@ -6,7 +6,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from batchmap.errors import unknown
+from batchmap.errors import BadValue, unknown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -26,9 +26,20 @@ def names() -> tuple[str, ...]:
     return (*NAMES, *(point.name for point in _plugins()))
 
 
-@cache
 def get(name: str) -> Framework:
     """The framework or tool of a name; UnknownWord when there is none."""
+    if not isinstance(name, str):
+        raise BadValue(
+            f"framework must be a name, not {name!r}",
+            instead="batchmap support lists them",
+            field="framework",
+            value=name,
+        )
+    return _get(name)
+
+
+@cache
+def _get(name: str) -> Framework:
     from batchmap.mapping.framework import Framework
 
     if name in NAMES:

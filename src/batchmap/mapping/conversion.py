@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from batchmap.errors import Ambiguous, BatchmapError, Contradiction, Unsupported, unknown
+from batchmap.errors import Ambiguous, BadValue, BatchmapError, Contradiction, Unsupported, unknown
 from batchmap.mapping.calls import Call, Lowered
 from batchmap.mapping.framework import Counterpart, Framework
 from batchmap.mapping.rows import Driver, Repeat, Row, Same, Site, Wrap, show
@@ -24,6 +24,14 @@ def lower(layer: Layer, framework: Framework, version: str = "") -> Lowered:
 
 def choose(layer: Layer, framework: Framework, version: str = "") -> tuple[Counterpart, Lowered]:
     """The first counterpart that holds a layer, with the call it gives."""
+    _check_layers(framework)
+    if not isinstance(layer, Layer):
+        raise BadValue(
+            f"{layer!r} is no layer",
+            instead='give a bm.LSTM or another layer; bm.read("LSTM(64)", framework) makes one from text',
+            field="layer",
+            value=layer,
+        )
     refusals: list[BatchmapError] = []
     for counterpart in framework.layers:
         if isinstance(layer, counterpart.kind):
@@ -59,6 +67,7 @@ def lift(
         if getattr(layer, word) != value:
             raise Contradiction(
                 f"{word}={show(value)} was given, and {framework.title} says {word}={show(getattr(layer, word))}",
+                instead=f"leave {word} out",
                 field=word,
             )
     return layer
@@ -66,14 +75,22 @@ def lift(
 
 def counterpart_of(name: str, framework: Framework) -> Counterpart:
     """The counterpart whose constructor goes by a name; UnknownWord when there is none."""
+    _check_layers(framework)
     for counterpart in framework.layers:
         if counterpart.answers(name):
             return counterpart
-    raise unknown(
-        name,
-        f"layer that batchmap knows in {framework.title}",
-        [c.target.rpartition(".")[2] for c in framework.layers],
-    )
+    known = list(dict.fromkeys(entry.target.rpartition(".")[2] for entry in framework.layers))
+    raise unknown(name, f"layer that batchmap knows in {framework.title}", known, f"one of {', '.join(known)}")
+
+
+def _check_layers(framework: Framework) -> None:
+    if not framework.layers:
+        raise Unsupported(
+            f"{framework.title} has batch words only",
+            "batchmap has no layers for it",
+            framework=framework.name,
+            field="layer",
+        )
 
 
 def gather(rows: Sequence[Row], spec: Any, site: Site) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def check(layer: Layer, arrays: Mapping[str, Any]) -> None:
     wanted = parameters(layer)
     for name, axes in wanted.items():
         if name not in arrays:
-            raise BadValue(f"{layer!r} lacks its array {name}", field=name)
+            raise BadValue(f"{layer!r} lacks its array {name}", instead=f"give {', '.join(wanted)}", field=name)
         shape = tuple(size for _, size in axes)
         if tuple(arrays[name].shape) != shape:
             raise BadValue(
@@ -182,7 +182,7 @@ def check(layer: Layer, arrays: Mapping[str, Any]) -> None:
             )
     for name in arrays:
         if name not in wanted:
-            raise BadValue(f"{layer!r} has no array {name}", field=name)
+            raise BadValue(f"{layer!r} has no array {name}", instead=f"give {', '.join(wanted)}", field=name)
 
 
 def _chosen(packs: Sequence[Pack], axes: Mapping[str, Axes]) -> list[Pack]:

@@ -68,11 +68,11 @@ def plan(
     Raises Unsupported with the name of the layer, the field, the reason and the way out.
     """
     places = []
-    losses: list[str] = []
+    lost: list[str] = []
     for node in model.nodes:
         places.append(_place(node, framework, native_only, padding))
-        losses += _losses(node, framework, allow)
-    return Plan(model, framework, tuple(places), padding, tuple(losses))
+        lost += losses(node, framework, allow)
+    return Plan(model, framework, tuple(places), padding, tuple(lost))
 
 
 def split(
@@ -145,7 +145,8 @@ def _place(node: Node, framework: Framework, native_only: bool, padding: str) ->
     return Place(node, NATIVE, "", counterpart, lowered.call, lowered.notes)
 
 
-def _losses(node: Node, framework: Framework, allow: tuple[str, ...]) -> list[str]:
+def losses(node: Node, framework: Framework, allow: tuple[str, ...]) -> list[str]:
+    """What a port of a layer loses, one sentence each; Unsupported for what has to be allowed and is not."""
     layer = node.layer
     found = []
     if isinstance(layer, Recurrent):

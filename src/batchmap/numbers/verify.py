@@ -365,6 +365,11 @@ def _difference(
     )
 
 
+def _off(array: Array, view: Array, counted: Array | None) -> float:
+    """How far two arrays are apart; infinitely where their shapes differ."""
+    return float(offsets(array, view, counted).max(initial=0.0)) if array.shape == view.shape else float("inf")
+
+
 def _by_layer(
     right: Side,
     other: Side,
@@ -375,7 +380,8 @@ def _by_layer(
 ) -> tuple[tuple[Compared, ...], Difference | None]:
     """Compares the layers that can be matched, and finds the first that differs.
 
-    Layers are matched by name, the rest by order and shape: of those that fit, one that agrees is preferred.
+    Layers are matched by name, the rest by order and shape: of those that fit, one that agrees is preferred, and
+    one that agrees with another layer is left to that.
     """
     assert other.trace is not None
     try:
@@ -385,11 +391,17 @@ def _by_layer(
     shown = _shown(right, probe, scene)
     named = {name: match.get(name, name) for name in shown if match.get(name, name) in seen}
     free = [name for name in seen if name not in named.values()]
+    agrees = {
+        label: name
+        for name, (views, counted) in reversed(shown.items())
+        for label in free
+        if name not in named and any(_off(seen[label], view, counted) <= tolerance for view in views)
+    }
     rows, first, start = [], None, 0
     for name, (views, counted) in shown.items():
-        fits = [named[name]] if name in named else free[start:]
+        fits = [named[name]] if name in named else [at for at in free[start:] if agrees.get(at, name) == name]
         found = [
-            (float(offsets(seen[label], view, counted).max(initial=0.0)), label, view)
+            (_off(seen[label], view, counted), label, view)
             for label in fits
             for view in views
             if view.shape == seen[label].shape

@@ -17,6 +17,7 @@ from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.rows import Ignored, Row, Values
 
+EXAMPLE = 'give a call, for example "LSTM(64)"'
 LONGEST = 1_000_000  # characters
 MOST_LAYERS = 1_000  # in one text, once comprehensions and names are written out
 END = (LONGEST, LONGEST)  # after every line and column
@@ -53,6 +54,14 @@ def scan(text: str, framework: Framework) -> Call:
     >>> scan("import torch.nn as N; lstm = N.LSTM(8, 2 * 32, bias=False)", FRAMEWORK)
     Call(target='torch.nn.LSTM', arguments={'input_size': 8, 'hidden_size': 64, 'bias': False})
     """
+    if not framework.layers:
+        raise Unsupported(
+            f"{framework.title} has batch words only",
+            "batchmap has no layers for it",
+            f'give its words as a dict, for example {{"{next(iter(framework.batch)).natives[0]}": 32}}',
+            framework=framework.name,
+            field="layer",
+        )
     try:
         return _Script(_parsed(text), framework).layer()
     except (RecursionError, MemoryError):
@@ -83,6 +92,9 @@ class _Binding:
     origin: str = ""
 
 
+# Functions of the frameworks that turn an axis round.
+TURNS = frozenset({"flip", "flipud", "fliplr", "reverse", "reverse_sequence", "reverse_v2"})
+
 # A call, what it constructs, and what stands around it.
 _Candidate = tuple[ast.Call, _Constructor, ast.AST | None]
 
@@ -109,6 +121,7 @@ class _Script:
                     instead="give the text of the layer alone, or of the model as a list of layers",
                     field="text",
                 )
+            self.check_time(node)
             return self.call(node, constructor)
         if found:
             seen = tuple(f"line {node.lineno}: {_show(node)}" for node, *_ in found)
@@ -122,7 +135,7 @@ class _Script:
         if not called:
             raise BadValue(
                 f"the text constructs no layer of {self.framework.title}",
-                instead='give a call, for example "LSTM(64)"',
+                instead=EXAMPLE,
                 field="text",
                 value=_show(self.tree),
             )
@@ -130,6 +143,18 @@ class _Script:
         known = self.known()
         closest = next((name for name in names if near(name.rpartition(".")[2], known)), names[0])
         raise self.unknown(closest)
+
+    def check_time(self, layer: ast.Call) -> None:
+        """Refuses a script that turns time round: what it computes is another layer than the one it constructs."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Call) and node is not layer and _dotted(node.func).rpartition(".")[2] in TURNS:
+                raise Ambiguous(
+                    f"{_show(node)} (line {node.lineno}) turns data round, so the layer does not say all",
+                    "a script is read for the layer that it constructs, not for what is done around it",
+                    "give the text of the layer alone",
+                    field="text",
+                    candidates=(_show(node),),
+                )
 
     def apart(self, found: list[_Candidate]) -> list[_Candidate]:
         """The constructors whose layers no other one takes by name."""
@@ -394,7 +419,7 @@ class _Script:
             return UnknownWord(what, instead=instead, word=name, near=(last,))
         close = near(last, known)
         what += f". Did you mean {' or '.join(close)}?" if close else ""
-        return UnknownWord(what, word=name, near=close)
+        return UnknownWord(what, instead=f"one of {', '.join(known)}", word=name, near=close)
 
     def refused(
         self,
@@ -421,7 +446,7 @@ def _parsed(text: str) -> ast.Module:
         )
     if not text.strip():
         raise BadValue(
-            "the text is empty", instead='give a call, for example "LSTM(64)"', field="text", value=text
+            "the text is empty", instead=EXAMPLE, field="text", value=text
         )
     try:
         with warnings.catch_warnings():
@@ -430,9 +455,10 @@ def _parsed(text: str) -> ast.Module:
             return ast.parse(textwrap.dedent(text).rstrip())
     except SyntaxError as error:
         line = f" (line {error.lineno})" if error.lineno else ""
-        raise BadValue(f"the text is no Python: {error.msg}{line}", field="text", value=_cut(text)) from None
+        what = f"the text is no Python: {error.msg}{line}"
+        raise BadValue(what, instead=EXAMPLE, field="text", value=_cut(text)) from None
     except ValueError as error:
-        raise BadValue(f"the text is no Python: {error}", field="text", value=_cut(text)) from None
+        raise BadValue(f"the text is no Python: {error}", "", EXAMPLE, field="text", value=_cut(text)) from None
 
 
 def _constructor(name: str, framework: Framework, whole: bool) -> _Constructor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields, replace
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 from batchmap.errors import BadValue, Contradiction
@@ -38,6 +39,9 @@ class Layer:
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
+            if isinstance(value, Integral) and not isinstance(value, int):  # NumPy's
+                value = int(value)
+                object.__setattr__(self, field.name, value)
             if field.name in FORMULAS:
                 object.__setattr__(self, field.name, formula(value, field.name))
             else:
@@ -385,7 +389,7 @@ def _check(layer: str, name: str, value: Any, optional: bool) -> None:
             problem = "True or False"
     elif name in RATES:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            problem = "a chance from 0 up to, but not including, 1"
+            problem = "a chance of at least 0 and less than 1"
     elif name in CLIPS:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
             problem = "a positive number"

@@ -29,7 +29,9 @@ class Input:
     def __post_init__(self) -> None:
         if len(self.axes) != len(self.sizes):
             raise Contradiction(
-                f"input {self.name!r} has {len(self.axes)} axes and {len(self.sizes)} sizes", field="sizes"
+                f'input "{self.name}" has {len(self.axes)} axes and {len(self.sizes)} sizes',
+                instead="give each axis one size, None where any will do",
+                field="sizes",
             )
 
 
@@ -67,11 +69,11 @@ class Model:
     def __post_init__(self) -> None:
         known = {entry.name for entry in self.inputs}
         if len(known) != len(self.inputs):
-            raise BadValue(f"model {self.name!r} has two inputs of one name", field="inputs")
+            raise BadValue(f'model "{self.name}" has two inputs of one name', field="inputs")
         masks = set()
         for node in self.nodes:
             if node.name in known:
-                raise BadValue(f'model {self.name!r} has two layers named "{node.name}"', field="nodes")
+                raise BadValue(f'model "{self.name}" has two layers named "{node.name}"', field="nodes")
             for source in node.inputs:
                 if source not in known:
                     raise BadValue(
@@ -89,7 +91,7 @@ class Model:
         for output in self.outputs:
             if output not in known:
                 raise BadValue(
-                    f'model {self.name!r} returns "{output}", which it does not compute', field="outputs"
+                    f'model "{self.name}" returns "{output}", which it does not compute', field="outputs"
                 )
 
     def __getitem__(self, name: str) -> Node:

@@ -184,7 +184,8 @@ def assign(part: Any, layer: Layer, arrays: Mapping[str, Any]) -> None:
     """Copies canonical arrays into a live layer; one that is not built yet is built."""
     plain = layer.layer if isinstance(layer, TimeDistributed) else layer
     if not part.built:
-        part.build((None, None) if isinstance(plain, Embedding) else (None, None, plain.features))
+        features = getattr(plain, "features", None)
+        part.build((None, None) if isinstance(plain, Embedding) else (None, None, features))
     counterpart, _ = choose(source.inside(plain, masked=True), FRAMEWORK)
     native = pack(counterpart, plain, arrays)
     for name, variable in _variables(part):

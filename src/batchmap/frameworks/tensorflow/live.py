@@ -15,10 +15,12 @@ from typing import Any
 from batchmap.errors import MissingLibrary, Unsupported
 from batchmap.frameworks.tensorflow.layers import CELLS, LAYERS
 from batchmap.frameworks.tensorflow.source import inside
+from batchmap.frameworks.tensorflow.spelling import WAYS
 from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.conversion import choose, lift
 from batchmap.mapping.packs import pack, unpack
 from batchmap.source.execution import execute
+from batchmap.source.model import turned
 from batchmap.source.write import class_name
 from batchmap.spec.layers import LSTM, Layer, Recurrent, unstack
 from batchmap.spec.parameters import Key
@@ -34,7 +36,6 @@ ATTRIBUTES = {  # argument of a constructor to the attribute that keeps it
     "num_proj": "_num_proj",
     "proj_clip": "_proj_clip",
 }
-WAYS = {"forward": "fw", "backward": "bw"}
 
 
 def owns(thing: Any) -> bool:
@@ -223,9 +224,8 @@ def run_layer(
     if lengths is not None:
         held = replace(held, padded=layer.padded)
     cells = build(held)
-    turned = {_turned(key, held): array for key, array in weights.items()}
-    assign(cells, held, turned)
-    starts = {_turned(key, held): array for key, array in (initial or {}).items()}
+    assign(cells, held, turned(held, weights))
+    starts = turned(held, initial or {})
     data = tf.constant(x, held.dtype)
     time = 1 if held.cases_first else 0
     cases = data.shape[1 - time]
@@ -410,11 +410,6 @@ def _cell_name(thing: Any) -> str:
     kind = type(thing)
     known = kind.__module__.endswith(("legacy_cells", "rnn_cell_impl"))
     return kind.__name__ if known and kind.__name__ in (*CELL_NAMES, "MultiRNNCell") else ""
-
-
-def _turned(key: str, held: Recurrent) -> str:
-    found = Key.parse(key)
-    return key if found.direction in held.directions else str(found._replace(direction=held.directions[0]))
 
 
 def _tensors(model: Any, inputs: Sequence[Any]) -> list[Any]:

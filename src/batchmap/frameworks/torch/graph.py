@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import getitem
 from typing import Any
 
 from batchmap.errors import Unsupported
@@ -115,6 +116,10 @@ class _Reader:
                 outputs = tuple(self._output(value) for value in self._tuple(self._argument(node.args[0])))
             elif node.op == "get_attr":
                 raise self._refuse(node, f"it reads self.{node.target}, an array outside its layers")
+            elif node.target is getitem and not node.users:
+                continue  # a state that is unpacked and not used: _, (h, _) = ...
+            elif str(node.target).endswith("_") and not node.users:
+                raise self._refuse(node, f"{node.target} changes a tensor in its place")
             else:
                 self.values[node.name] = self._call(node)
         nodes = _fused(tuple(self.nodes), outputs)
@@ -176,8 +181,11 @@ class _Reader:
             return self._item(node, arguments[0], arguments[1])
         handler: Callable[..., Any] | None = getattr(self, f"_do_{name}", None)
         if name in ACTIVATIONS and isinstance(arguments[0], (Value, Run, Final)):
-            if name == "softmax" and options.get("dim", arguments[1] if len(arguments) > 1 else None) != -1:
+            given = {**dict(zip(("dim",), arguments[1:], strict=False)), **options}
+            if name == "softmax" and given.pop("dim", None) != -1:
                 raise self._refuse(node, "its softmax is not over the last axis (dim=-1)")
+            if set(given) - {"input", "inplace"}:
+                raise self._refuse(node, f"{name} is given {', '.join(given)}, which changes its formula")
             return self._add(name, Activation(activation=ACTIVATIONS[name]), (arguments[0],))
         if name in SAME:
             return arguments[0]
@@ -299,9 +307,9 @@ class _Reader:
     def _do_cat(self, node: Any, parts: Any, dim: Any = 0, axis: Any = None) -> Value:
         dim = dim if axis is None else axis
         parts = list(parts)
-        if len(parts) == 2 and all(isinstance(part, Final) for part in parts):
+        if len(parts) == 2 and all(isinstance(part, Final) for part in parts) and parts[0].run == parts[1].run:
             first, second = parts
-            if first.run == second.run and (first.direction, second.direction) == ("forward", "backward"):
+            if (first.direction, second.direction) == ("forward", "backward"):
                 return self._last(first.run)
             raise self._refuse(node, "it joins final states in another order than forward, backward")
         if dim not in (-1, 2) and not (dim == 1 and all(isinstance(part, (Value, Final)) for part in parts)):
@@ -340,7 +348,11 @@ class _Reader:
             raise self._refuse(node, "it flattens the cases too (start_dim must be 1)")
         return self._add("flatten", Flatten(), (value,))
 
-    def _do_dropout(self, node: Any, value: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    def _do_dropout(
+        self, node: Any, value: Any, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Any:
+        if training:
+            raise self._refuse(node, "its dropout drops in evaluation too; give training=self.training")
         return self._value(value)
 
     def _do_squeeze(self, node: Any, value: Any, dim: Any = None) -> Any:

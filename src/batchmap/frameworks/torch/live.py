@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from batchmap.errors import MissingLibrary
+from batchmap.errors import MissingLibrary, Unsupported
 from batchmap.frameworks.torch import graph
-from batchmap.frameworks.torch.modules import Arrays, counterpart_of, numpy_array, read_layer
+from batchmap.frameworks.torch.modules import Arrays, counterpart_of, numpy_array, peek, read_layer
 from batchmap.frameworks.torch.modules import owns as owns
 from batchmap.mapping.calls import Name
 from batchmap.mapping.conversion import choose
@@ -22,6 +22,15 @@ from batchmap.spec.results import Result, merge
 
 def read_model(module: Any) -> tuple[Any, dict[str, Arrays]]:
     """Reads an ordinary module, by its own `forward`, as a model and its canonical arrays."""
+    kind = type(module)
+    if kind.__module__.startswith("torch.nn.modules.") and not kind.__module__.endswith(".container"):
+        peek(module)
+        raise Unsupported(
+            f"nn.{kind.__name__} alone is no model",
+            instead=f"nn.Sequential(nn.{kind.__name__}(...))",
+            framework="torch",
+            field="layer",
+        )
     return graph.read(module)
 
 

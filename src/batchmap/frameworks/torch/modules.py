@@ -18,7 +18,7 @@ Arrays = dict[str, Any]
 
 def owns(thing: Any) -> bool:
     """Whether an object is a torch module, told without importing torch."""
-    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(thing).__mro__)
+    return any(f"{kind.__module__}.{kind.__name__}" == "torch.nn.modules.module.Module" for kind in type(thing).__mro__)
 
 
 def counterpart_of(module: Any) -> Counterpart | None:

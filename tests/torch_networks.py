@@ -1,0 +1,228 @@
+"""Ordinary PyTorch modules, written as people write them: imports on top, layers made once, `forward` straight down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from keras_networks import TOKENS, features, tokens
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+def settle(module: Any, seed: int = 0) -> Any:
+    """Gives a module weights that make every mistake show."""
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.as_tensor(0.5 * rng.normal(size=tuple(parameter.shape))))
+    return module.eval()
+
+
+class Classifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(TOKENS, 4, padding_idx=0)
+        self.encoder = nn.LSTM(4, 5, num_layers=2, batch_first=True, bidirectional=True, dropout=0.2)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = (tokens != 0).sum(1)
+        x = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
+        _, (h, _) = self.encoder(x)
+        x = torch.cat((h[-2], h[-1]), -1)
+        return self.head(self.drop(x))
+
+
+class Regressor(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.head = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, _ = self.gru(x)
+        return self.head(out[:, -1])
+
+
+class Scorer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(TOKENS, 4)
+        self.rnn = nn.GRU(4, 5, batch_first=True)
+        self.out = nn.Linear(5, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = (tokens != 0).sum(dim=1).cpu()
+        x = self.words(tokens)
+        x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        _, h = self.rnn(x)
+        return torch.sigmoid(self.out(h[-1]))
+
+
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(TOKENS, 4)
+        self.lstm = nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+        self.top = nn.GRU(6, 4, batch_first=True)
+        self.tags = nn.Linear(4, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = (tokens != 0).sum(1)
+        x = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
+        x, _ = self.lstm(x)
+        x, _ = self.top(x)
+        x, _ = pad_packed_sequence(x, batch_first=True)
+        return F.softmax(self.tags(x), dim=-1)
+
+
+class Sequence(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.below = nn.RNN(3, 5, nonlinearity="relu", batch_first=True, bias=False)
+        self.above = nn.LSTM(5, 4, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.below(x)
+        x, _ = self.above(torch.tanh(x))
+        return self.head(x)
+
+
+class Twofold(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.LSTM(3, 4, batch_first=True)
+        self.right = nn.GRU(3, 5, batch_first=True)
+        self.head = nn.Linear(9, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, (h, _) = self.left(x)
+        _, g = self.right(x)
+        return torch.relu(self.head(torch.cat([h[-1], g[-1]], dim=1)))
+
+
+NETWORKS = {  # name to the module, and what makes its input
+    "classifier": (Classifier, tokens),
+    "regressor": (Regressor, features),
+    "scorer": (Scorer, tokens),
+    "tagger": (Tagger, tokens),
+    "sequence": (Sequence, features),
+    "twofold": (Twofold, features),
+}
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, _ = self.gru(x)
+        if out.sum() > 0:
+            return out
+        return -out
+
+
+class Repeated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = nn.GRU(3, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.twice(x)
+        x, _ = self.twice(x)
+        return x
+
+
+class Normalized(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.norm = nn.LayerNorm(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.gru(x)
+        return self.norm(x)
+
+
+class CellState(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, (_, c) = self.lstm(x)
+        return c[-1]
+
+
+class Started(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.below = nn.GRU(3, 5, batch_first=True)
+        self.above = nn.GRU(5, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, h = self.below(x)
+        x, _ = self.above(x, h)
+        return x
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.gru(x)
+        x.relu_()
+        return self.head(x)
+
+
+class Middle(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, num_layers=2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, h = self.gru(x)
+        return h[0]
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.scale = nn.Parameter(torch.ones(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.gru(x)
+        return x * self.scale
+
+
+class Unlabelled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        _, h = self.gru(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+        return h[-1]
+
+
+REFUSED = {  # name to the module, and what the refusal has to say
+    "Branching": (Branching, "its course depends on its data"),
+    "Repeated": (Repeated, 'its layer "twice" is called twice'),
+    "Normalized": (Normalized, 'its layer "norm" is a LayerNorm'),
+    "CellState": (CellState, "cell state c"),
+    "Started": (Started, "initial states"),
+    "InPlace": (InPlace, "relu_ changes a tensor in its place"),
+    "Middle": (Middle, "not of its top layer"),
+    "Own": (Own, "self.scale"),
+    "Unlabelled": (Unlabelled, "its lengths come from outside"),
+}
