@@ -19,8 +19,8 @@ from batchmap.frameworks import get
 from batchmap.mapping import plan
 from batchmap.mapping.conversion import choose
 from batchmap.mapping.packs import pack
-from batchmap.spec.cells import packed
 from batchmap.source.write import class_name
+from batchmap.spec.cells import packed
 from batchmap.spec.layers import Recurrent, unstack
 from batchmap.spec.model import Model
 from batchmap.spec.parameters import Key, parameters

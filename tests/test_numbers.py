@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import CASES, FRAMEWORKS, REFUSED, SIZES, TOLERANCES, data, ragged, states, weights
 
 from batchmap.errors import Unsupported
 from batchmap.numbers.reference import run_layer
 from batchmap.spec.layers import Recurrent
+from support import CASES, FRAMEWORKS, REFUSED, SIZES, TOLERANCES, data, ragged, states, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 

@@ -13,11 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rtneural
-from runners import parts_of
-from support import CASES, FRAMEWORKS, REFUSED, data, weights
 
 import batchmap as bm
+import rtneural
 from batchmap.errors import Ambiguous, BadValue, Unsupported
 from batchmap.frameworks import get
 from batchmap.mapping.conversion import choose
@@ -26,6 +24,8 @@ from batchmap.numbers.reference import run_layer
 from batchmap.sources import read_source
 from batchmap.spec.layers import unstack
 from batchmap.spec.parameters import parameters
+from runners import parts_of
+from support import CASES, FRAMEWORKS, REFUSED, data, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
@@ -102,11 +102,7 @@ LIVE = [
     for name in SINGLE
     if name not in REFUSED[one]
 ]
-ALONE = [
-    entry
-    for entry in LIVE
-    if entry[2] not in REFUSED[entry[1]] and SINGLE[entry[2]].layers == 1
-]
+ALONE = [entry for entry in LIVE if entry[2] not in REFUSED[entry[1]] and SINGLE[entry[2]].layers == 1]
 IN_A_MODEL = [entry for entry in LIVE if entry not in ALONE and "time-first" not in entry[2]]
 
 
@@ -184,7 +180,6 @@ def order(layer: Any, framework: str) -> list[list[str]]:
     return [[f"0.{way}.{state}"] for way in layer.directions for state in layer.states] if layer.returned_state else []
 
 
-
 # --- live models --------------------------------------------------------------------------------------------
 
 KERAS = ("sentiment", "tagger", "keras_1", "flat", "merged", "stacked")
@@ -236,7 +231,9 @@ def test_a_port_says_how_each_layer_was_carried_over(one: str, other: str, name:
 def test_arrays_go_over_untouched(one: str, other: str, name: str) -> None:
     """Every array of a native layer is the one that it was, bit by bit."""
     source, _ = network(one, name)
-    before, after = (layer_arrays(thing, framework) for thing, framework in ((source, one), (bm.port(source, other), other)))
+    before, after = (
+        layer_arrays(thing, framework) for thing, framework in ((source, one), (bm.port(source, other), other))
+    )
     assert len(before) == len(after) > 2
     for array, again in zip(before, after, strict=True):
         np.testing.assert_array_equal(array, again)
@@ -252,7 +249,9 @@ def layer_arrays(model: Any, framework: str) -> list[Any]:
 
 
 @pytest.mark.needs("torch", "keras")
-@pytest.mark.parametrize("name", ["Branching", "Repeated", "Normalized", "CellState", "Started", "InPlace", "Middle", "Own", "Unlabelled"])
+@pytest.mark.parametrize(
+    "name", ["Branching", "Repeated", "Normalized", "CellState", "Started", "InPlace", "Middle", "Own", "Unlabelled"]
+)
 def test_modules_that_cannot_be_read_are_refused_by_name(name: str) -> None:
     import torch_networks
 
@@ -484,9 +483,7 @@ def test_the_other_hard_sigmoid_is_named(models: Path, tmp_path: Path) -> None:
 @pytest.mark.needs
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("name", ["gru", "gru_1d", "lstm", "lstm_1d"])
-def test_rtneural_networks_compute_their_stored_outputs(
-    runner: Any, models: Path, framework: str, name: str
-) -> None:
+def test_rtneural_networks_compute_their_stored_outputs(runner: Any, models: Path, framework: str, name: str) -> None:
     place = models / "rtneural"
     model, arrays = rtneural.read(place / f"{name}.json")
     x, wanted = (rtneural.column(place / f"{name}_{side}_python.csv") for side in ("x", "y"))

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import CASES, FRAMEWORKS, REFUSED
 
 import batchmap as bm
 from batchmap.frameworks import get
 from batchmap.mapping.conversion import choose
 from batchmap.mapping.packs import layout, unpack
 from batchmap.spec.layers import Recurrent, unstack
+from support import CASES, FRAMEWORKS, REFUSED
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 

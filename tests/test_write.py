@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import CASES, FRAMEWORKS, REFUSED, TOLERANCES, data, weights
 
 import batchmap as bm
 from batchmap.errors import Unsupported
 from batchmap.numbers.reference import run_layer
 from batchmap.translations import say
+from support import CASES, FRAMEWORKS, REFUSED, TOLERANCES, data, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from keras_networks import TOKENS, features, tokens
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from keras_networks import TOKENS, features, tokens
 
 
 def settle(module: Any, seed: int = 0) -> Any:

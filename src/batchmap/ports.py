@@ -19,7 +19,18 @@ from batchmap.mapping.packs import fold
 from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan, losses, plan, split
 from batchmap.numbers.verify import Report, compare, probes, reference
 from batchmap.source.write import class_name, expression
-from batchmap.sources import Source, Weights, as_model, check_finite, live_side, lone, owner, read_source, side_of, spoke
+from batchmap.sources import (
+    Source,
+    Weights,
+    as_model,
+    check_finite,
+    live_side,
+    lone,
+    owner,
+    read_source,
+    side_of,
+    spoke,
+)
 from batchmap.spec.layers import Dense, Layer, Recurrent, TimeDistributed
 from batchmap.tables import columns
 

@@ -24,7 +24,11 @@ FRAMEWORK = Framework(
                 Inferred("features"),
                 *(Only(field.name, field.default, "it has no word for it") for field in OTHERS),
             ),
-            packs=(Pack("kernel", "in", "unit input"), Pack("recurrent", "loop", "unit input"), Pack("bias", "b", "unit")),
+            packs=(
+                Pack("kernel", "in", "unit input"),
+                Pack("recurrent", "loop", "unit input"),
+                Pack("bias", "b", "unit"),
+            ),
             positional=1,
         ),
     ),

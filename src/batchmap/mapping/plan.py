@@ -142,7 +142,10 @@ def _place(node: Node, framework: Framework, native_only: bool, padding: str) ->
                 f'layer "{node.name}": {error.what}', error.because, error.instead, **error.fields
             ) from None
         return Place(node, SPELLED, f"{error.what}: {error.because}" if error.because else error.what)
-    return Place(node, NATIVE, "", counterpart, lowered.call, lowered.notes)
+    notes = lowered.notes
+    if getattr(layer, "bias", False) and any(entry.plus for entry in counterpart.packs):
+        notes = (*notes, "two native biases stand for one: trained on, their sum moves twice as fast")
+    return Place(node, NATIVE, "", counterpart, lowered.call, notes)
 
 
 def losses(node: Node, framework: Framework, allow: tuple[str, ...]) -> list[str]:

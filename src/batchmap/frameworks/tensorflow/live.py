@@ -1,15 +1,18 @@
 """Live cells of TensorFlow 1, and the modules that batchmap writes: read, built, given weights, run.
 
-TensorFlow is imported inside functions only. Its own cells need tf_keras, and TF_USE_LEGACY_KERAS=1 before
-TensorFlow is imported; spelled-out cells and `dynamic_rnn` itself do not.
+TensorFlow is imported inside functions only. Its own cells need tf_keras, and TF_USE_LEGACY_KERAS=1 when they are
+first used in a process, which is set here for that moment only; spelled-out cells and `dynamic_rnn` need neither.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from batchmap.errors import MissingLibrary, Unsupported
@@ -27,6 +30,7 @@ from batchmap.spec.parameters import Key
 from batchmap.spec.results import Result, merge
 
 Arrays = dict[str, Any]
+ASKING = "TF_USE_LEGACY_KERAS"  # environment variable
 CELL_NAMES = tuple(entry.target.removeprefix(f"{CELLS}.") for entry in LAYERS if entry.target.startswith(CELLS))
 ATTRIBUTES = {  # argument of a constructor to the attribute that keeps it
     "num_units": "_num_units",
@@ -135,8 +139,7 @@ def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
 
     text: a module as `source.write_model` writes it. arrays: name of a variable to array. name: of the model.
     """
-    _ready(text)
-    model = getattr(execute(text), class_name(name))()
+    model = getattr(_executed(text), class_name(name))()
     for variable in model.variables:
         variable.assign(arrays[variable.name.removesuffix(":0")])
     return model
@@ -145,17 +148,17 @@ def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
 def load(folder: Path) -> Any:
     """Runs the model.py of a folder that `bm.port` wrote, and returns what its load() gives."""
     path = folder / "model.py"
-    text = path.read_text()
-    _ready(text)
-    return execute(text, str(path)).load()
+    return _executed(path.read_text(), str(path)).load()
 
 
-def _ready(text: str) -> None:
-    """Raises MissingLibrary where the source cannot run here."""
+def _executed(text: str, filename: str = "") -> ModuleType:
+    """Runs source that batchmap wrote; raises MissingLibrary where it cannot run here."""
     if "tf1.nn.rnn_cell" in text:
         _cells()
     else:
         _tensorflow()
+    with _legacy():  # the source asks for the cells too, and would do so for the whole process
+        return execute(text, filename)
 
 
 def dtype(model: Any) -> str:
@@ -439,12 +442,26 @@ def _cells() -> Any:
     """The module of TensorFlow's own cells."""
     cells = _tensorflow().compat.v1.nn.rnn_cell
     try:
-        assert cells.BasicLSTMCell and cells.LSTMStateTuple
+        with _legacy():
+            assert cells.BasicLSTMCell and cells.LSTMStateTuple
     except (AttributeError, ImportError, RecursionError) as error:
         raise MissingLibrary(
             "the cells of TensorFlow 1 are not available",
-            "since TensorFlow 2.16 they are in tf_keras, and have to be asked for",
+            "since TensorFlow 2.16 they are in tf_keras, and have to be asked for before they are first used",
             "pip install tf_keras, and set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported",
             library="tf_keras",
         ) from error
     return cells
+
+
+@contextmanager
+def _legacy() -> Iterator[None]:
+    """Lets TensorFlow look for its cells in tf_keras; the environment is left as it was."""
+    was = os.environ.get(ASKING)
+    os.environ[ASKING] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(ASKING)
+        if was is not None:
+            os.environ[ASKING] = was

@@ -31,7 +31,8 @@ def read_model(module: Any) -> tuple[Any, dict[str, Arrays]]:
             framework="torch",
             field="layer",
         )
-    return graph.read(module)
+    with _evaluating(module):
+        return graph.read(module)
 
 
 def build(layer: Layer) -> Any:
