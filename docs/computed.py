@@ -149,9 +149,7 @@ def layer(counterpart: Counterpart) -> Iterator[str]:
         yield "Not held natively:"
         yield "\n".join(f"* {limit}" for limit in limits)
     if counterpart.packs:
-        rows = (
-            [code(pack.native), code(" ".join(pack.names)), code(pack.pattern)] for pack in counterpart.packs
-        )
+        rows = ([code(pack.native), code(" ".join(pack.names)), code(pack.pattern)] for pack in counterpart.packs)
         yield table(("its array", "ours", "axes"), rows)
     if orders := gate_orders(counterpart):
         yield blocks({f"gates {order}": order for order in orders})
@@ -186,20 +184,13 @@ def refusals(rows: Iterable[Row]) -> Iterator[str]:
         if isinstance(row, Only):
             text = f"`{row.word}` other than `{show(row.value)}`"
         elif isinstance(row, Values) and row.because:
-            text = (
-                f"`{', '.join(row.words)}` other than {', '.join(f'`{show(value)}`' for value in row.pairs)}"
-            )
+            text = f"`{', '.join(row.words)}` other than {', '.join(f'`{show(value)}`' for value in row.pairs)}"
         elif isinstance(row, Same):
             text = f"`{row.word}` other than its `{row.other}`"
         else:
             continue
         because, instead = getattr(row, "because", ""), row.instead
-        yield (
-            text
-            + (f": {because}" * bool(because))
-            + (f". Instead: {instead}" * bool(instead))
-            + versions(row)
-        )
+        yield (text + (f": {because}" * bool(because)) + (f". Instead: {instead}" * bool(instead)) + versions(row))
 
 
 def gate_orders(counterpart: Counterpart) -> list[str]:
@@ -226,14 +217,10 @@ def blocks(orders: dict[str, str]) -> str:
         for place, letter in enumerate(order):
             name, colour = GATES[letter]
             x = label + place * width
-            shapes.append(
-                f'<rect x="{x}" y="{y}" width="{width - 2}" height="{height}" rx="3" fill="{colour}"/>'
-            )
+            shapes.append(f'<rect x="{x}" y="{y}" width="{width - 2}" height="{height}" rx="3" fill="{colour}"/>')
             shapes.append(f'<text x="{x + 8}" y="{y + 18}" fill="#111">{letter}  {name}</text>')
     size = f"0 0 {label + width * max(map(len, orders.values()))} {len(orders) * (height + 6)}"
-    said = "; ".join(
-        f"{title}: {', '.join(GATES[letter][0] for letter in order)}" for title, order in orders.items()
-    )
+    said = "; ".join(f"{title}: {', '.join(GATES[letter][0] for letter in order)}" for title, order in orders.items())
     svg = f'<svg viewBox="{size}" role="img" aria-label="{said}" font-family="sans-serif" font-size="13">'
     return "\n".join(["```{raw} html", svg, *shapes, "</svg>", "```"])
 

@@ -37,9 +37,7 @@ def plain(lines: list[str]) -> None:
     for blank, paragraph in groupby(lines, key=lambda line: not line.strip()):
         text = list(paragraph)
         if not blank and not text[0].lstrip().startswith(">>>"):
-            text = [
-                "| " + escaped(line) for line in re.sub(r"\n\s+", " ", "\n".join(text).strip()).split("\n")
-            ]
+            text = ["| " + escaped(line) for line in re.sub(r"\n\s+", " ", "\n".join(text).strip()).split("\n")]
         rewritten += text
     lines[:] = rewritten
 

@@ -49,9 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.option.frameworks:
         wanted = set(config.option.frameworks.split(","))
         if unknown := wanted - set(LIBRARIES):
-            raise pytest.UsageError(
-                f"--frameworks: no {', '.join(sorted(unknown))}; one of {', '.join(LIBRARIES)}"
-            )
+            raise pytest.UsageError(f"--frameworks: no {', '.join(sorted(unknown))}; one of {', '.join(LIBRARIES)}")
         config.hook.pytest_deselected(items=[item for item in items if not frameworks(item) <= wanted])
         items[:] = [item for item in items if frameworks(item) <= wanted]
     for item in items:
@@ -60,9 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if mark := item.get_closest_marker("never"):
             from batchmap.errors import Unsupported
 
-            item.add_marker(
-                pytest.mark.xfail(reason=f"never: {reason(mark)}", strict=True, raises=Unsupported)
-            )
+            item.add_marker(pytest.mark.xfail(reason=f"never: {reason(mark)}", strict=True, raises=Unsupported))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -194,9 +194,7 @@ def _encrypted(place: Path) -> Path:
 def _twice_in_zip(place: Path) -> Path:
     path = small_keras(place)
     data = path.read_bytes()
-    path.write_bytes(
-        data.replace(b"metadata.json", b"./config.json").replace(b"./config.json", b"config.json\0\0")
-    )
+    path.write_bytes(data.replace(b"metadata.json", b"./config.json").replace(b"./config.json", b"config.json\0\0"))
     return path
 
 

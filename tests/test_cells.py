@@ -73,9 +73,7 @@ LAYERS = [
 
 def draw(layer, seed=0):
     rng = np.random.default_rng(seed)
-    return {
-        name: rng.normal(0, 0.6, [size for _, size in axes]) for name, axes in cell_parameters(layer).items()
-    }
+    return {name: rng.normal(0, 0.6, [size for _, size in axes]) for name, axes in cell_parameters(layer).items()}
 
 
 def computed(layer, arrays, size):
@@ -134,9 +132,7 @@ def test_printed_cells_compute_the_reference(framework, layer, size):
     parameters = packed(layer, arrays)
     cell = SimpleNamespace(**{name: enter(parameters[name]) for name in record(layer).parameters})
     outputs, final = names["run"](cell, enter(x.swapaxes(0, 1)), *map(enter, state.values()))
-    np.testing.assert_allclose(
-        np.stack([np.asarray(y) for y in outputs], 1), expected.output, rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(np.stack([np.asarray(y) for y in outputs], 1), expected.output, rtol=0, atol=1e-12)
     for mine, theirs in zip(final, expected.states.values(), strict=True):
         np.testing.assert_allclose(np.asarray(mine), theirs, rtol=0, atol=1e-12)
 
@@ -153,9 +149,7 @@ def test_every_activation_is_spelled(framework, kind):
     arrays = draw(layer)
     x, state, expected = computed(layer, arrays, (4, 1))
     parameters = {name: enter(value) for name, value in packed(layer, arrays).items()}
-    outputs, _ = names["run"](
-        SimpleNamespace(**parameters), enter(x.swapaxes(0, 1)), *map(enter, state.values())
-    )
+    outputs, _ = names["run"](SimpleNamespace(**parameters), enter(x.swapaxes(0, 1)), *map(enter, state.values()))
     rounded = kind == "gelu" and framework != "torch"  # TensorFlow keeps the root of 2 in float32
     close = 1e-7 if rounded else 1e-12
     np.testing.assert_allclose(np.asarray(outputs[0]), expected.output[:, 0], rtol=0, atol=close)

@@ -24,7 +24,7 @@ TURNED = {
 
 
 def past_the_end(framework: str, layer: Recurrent) -> str:
-    """What stands in a sequence after a case has ended: Keras repeats the last output, unless there are two directions."""
+    """What stands in a sequence after a case has ended: Keras repeats the last output of a single direction."""
     return "held" if framework == "keras" and layer.direction != "both" else "zero"
 
 

@@ -49,9 +49,7 @@ def data(cases, time, features=FEATURES, seed=1):
 def states(layer, cases, seed=2):
     rng = np.random.default_rng(seed)
     return {
-        f"{index}.{direction}.{state}": rng.normal(
-            0, 0.5, (cases, layer.state_size if state == "h" else layer.units)
-        )
+        f"{index}.{direction}.{state}": rng.normal(0, 0.5, (cases, layer.state_size if state == "h" else layer.units))
         for index in range(layer.layers)
         for direction in layer.directions
         for state in layer.states
@@ -190,9 +188,7 @@ def keras_layer(keras, layer, weights):
         **kwargs,
     )
     if both:
-        merge = {"concat": "concat", "sum": "sum", "mean": "ave", "product": "mul", "separate": None}[
-            layer.merge
-        ]
+        merge = {"concat": "concat", "sum": "sum", "mean": "ave", "product": "mul", "separate": None}[layer.merge]
         native = keras.layers.Bidirectional(native, merge_mode=merge, dtype="float64")
     native.build((None, None, layer.features))
     arrays = []
@@ -273,9 +269,7 @@ def test_keras_model(keras):
     def cell(name, side="forward"):
         arrays = {key.split(".")[2]: value for key, value in weights[name].items() if f".{side}." in key}
         flat = {key: np.concatenate(list(value), axis=-1) for key, value in arrays.items()}
-        bias = (
-            flat["bias"] if "recurrent_bias" not in flat else np.stack((flat["bias"], flat["recurrent_bias"]))
-        )
+        bias = flat["bias"] if "recurrent_bias" not in flat else np.stack((flat["bias"], flat["recurrent_bias"]))
         return [flat["kernel"], flat["recurrent"], bias]
 
     native.set_weights(
@@ -369,9 +363,7 @@ def test_tensorflow_cells(layer, size):
     y, final = tf.compat.v1.nn.dynamic_rnn(cell, tf.constant(x), lengths, state)
     output, ends = run_layer(layer, draw(layer), x, lengths=lengths, initial=initial)
     np.testing.assert_allclose(output, y.numpy(), **EXACT)
-    np.testing.assert_allclose(
-        ends["0.forward.h"], (final.h if layer.kind == "LSTM" else final).numpy(), **EXACT
-    )
+    np.testing.assert_allclose(ends["0.forward.h"], (final.h if layer.kind == "LSTM" else final).numpy(), **EXACT)
     if layer.kind == "LSTM":
         np.testing.assert_allclose(ends["0.forward.c"], final.c.numpy(), **EXACT)
 
@@ -442,9 +434,7 @@ def test_onnxruntime(layer, size):
         if layer.peepholes:
             sides = [weights[f"0.{side}.peephole"][[0, 2, 1]].ravel() for side in layer.directions]
             fed["P"] = np.stack(sides)
-    fed = {
-        name: value if value.dtype == np.int32 else value.astype(np.float32) for name, value in fed.items()
-    }
+    fed = {name: value if value.dtype == np.int32 else value.astype(np.float32) for name, value in fed.items()}
     formulas = [layer.activation]
     if layer.kind != "RNN":
         formulas.insert(0, layer.gate_activation)
@@ -579,9 +569,7 @@ def test_a_separate_stack_keeps_its_directions_apart():
 
 
 def test_float32_stays_float32():
-    layer = LSTM(
-        features=FEATURES, units=UNITS, gate_activation=HARD_SIGMOID_FIFTH, peepholes=True, cell_clip=3.0
-    )
+    layer = LSTM(features=FEATURES, units=UNITS, gate_activation=HARD_SIGMOID_FIFTH, peepholes=True, cell_clip=3.0)
     x, weights = data(2, 7), draw(layer)
     single = run_layer(layer, weights, x, mask=HOLES[2, 7], dtype="float32")
     double = run_layer(layer, weights, x, mask=HOLES[2, 7])
@@ -604,9 +592,7 @@ def test_a_recurrent_layer_at_every_step():
     inner = RNN(features=FEATURES, units=UNITS, output="last")
     entry = Input("x", ("cases", "time", "letters", "features"), (None,) * 4)
     with pytest.raises(Contradiction, match="letters"):
-        run_model(
-            sequential("m", entry, ("each", TimeDistributed(layer=inner))), {}, {"x": np.zeros((2, 4, 7, 3))}
-        )
+        run_model(sequential("m", entry, ("each", TimeDistributed(layer=inner))), {}, {"x": np.zeros((2, 4, 7, 3))})
     entry = Input("x", ("cases", "time", "time", "features"), (None,) * 4)
     model = sequential("m", entry, ("each", TimeDistributed(layer=inner)))
     x, weights = data(8, 7).reshape(2, 4, 7, 3), draw(inner)
@@ -651,9 +637,7 @@ def test_bad_arrays_are_named():
 def test_bad_models_name_the_node():
     model = sequential("m", Input("x"), ("head", Dense(features=FEATURES, units=1)))
     weights = {"head": draw(model["head"].layer)}
-    with pytest.raises(
-        BadValue, match='layer "head": Dense: x is cases 2 x time 7 x features 4, and features is 3'
-    ):
+    with pytest.raises(BadValue, match='layer "head": Dense: x is cases 2 x time 7 x features 4, and features is 3'):
         run_model(model, weights, {"x": data(2, 7, 4)})
     with pytest.raises(BadValue, match='was not given its input "x"'):
         run_model(model, weights, {})
@@ -669,7 +653,5 @@ def test_bad_models_name_the_node():
     with pytest.raises(BadValue, match="step 9 is outside time 7"):
         run_model(late, {}, {"x": data(2, 7)})
     turned = sequential("m", Input("x"), ("rnn", RNN(features=FEATURES, units=UNITS, cases_first=False)))
-    with pytest.raises(
-        Contradiction, match='layer "rnn": it reads cases, time, features, and its cases_first'
-    ):
+    with pytest.raises(Contradiction, match='layer "rnn": it reads cases, time, features, and its cases_first'):
         run_model(turned, {"rnn": draw(turned["rnn"].layer)}, {"x": data(2, 7)})

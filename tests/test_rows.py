@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from strategies import layers as any_layer
-from support import CASES, FRAMEWORKS
 
 from batchmap.errors import Unsupported
 from batchmap.frameworks import get
@@ -18,6 +16,8 @@ from batchmap.mapping.framework import Counterpart
 from batchmap.mapping.rows import REQUIRED, Arg, Fixed, TrainOnly, Values
 from batchmap.spec.batch import Batch
 from batchmap.spec.layers import Recurrent, TimeDistributed
+from strategies import layers as any_layer
+from support import CASES, FRAMEWORKS
 
 COUNTERPARTS = [(name, entry) for name in FRAMEWORKS for entry in get(name).layers]
 LABELS = [f"{name}-{entry.target}" for name, entry in COUNTERPARTS]
@@ -82,9 +82,7 @@ def test_defaults_are_those_of_the_real_thing(framework: str, counterpart: Count
 
 
 # nn.RNN takes it as a keyword and hands it on as a mode, so that it stands in no signature.
-TORCH_NONLINEARITY = {
-    "nonlinearity": inspect.Parameter("nonlinearity", inspect.Parameter.KEYWORD_ONLY, default="tanh")
-}
+TORCH_NONLINEARITY = {"nonlinearity": inspect.Parameter("nonlinearity", inspect.Parameter.KEYWORD_ONLY, default="tanh")}
 
 
 def _constructor(target: str) -> Any:

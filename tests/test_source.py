@@ -40,9 +40,7 @@ from batchmap.source.write import (
 from batchmap.spec.layers import GRU, LSTM, RNN, Dense, Layer
 from strategies import DENSES, EMBEDDINGS, GRUS, LSTMS, RNNS, layers
 
-SPOKEN = [
-    name for name in ("keras", "torch", "tensorflow") if find_spec(f"batchmap.frameworks.{name}.layers")
-]
+SPOKEN = [name for name in ("keras", "torch", "tensorflow") if find_spec(f"batchmap.frameworks.{name}.layers")]
 QUIET = settings(deadline=None, suppress_health_check=list(HealthCheck))
 KERAS, TORCH = get("keras"), get("torch")
 
@@ -101,9 +99,7 @@ CALLS = st.recursive(
     st.builds(
         lambda target, words: Call(target, words),
         st.sampled_from(["torch.nn.LSTM", "torch.nn.Linear", "torch.nn.Embedding"]),
-        st.dictionaries(
-            st.sampled_from(["input_size", "hidden_size", "num_layers", "a", "match", "x" * 40]), VALUES
-        ),
+        st.dictionaries(st.sampled_from(["input_size", "hidden_size", "num_layers", "a", "match", "x" * 40]), VALUES),
     ),
     lambda inner: st.builds(
         lambda entries, words: Call("torch.nn.LSTM", {**words, "layers": tuple(entries)}),
@@ -184,9 +180,7 @@ def same_when_formatted(calls: list[Call], framework: Framework) -> None:
     ours, flat = [], []
     for number, call in enumerate(calls):
         depth, name = number % 4, "x" * (1 + number % 17)
-        head = (
-            "".join(f"{'    ' * level}if {name}:\n" for level in range(depth)) + "    " * depth + f"{name} = "
-        )
+        head = "".join(f"{'    ' * level}if {name}:\n" for level in range(depth)) + "    " * depth + f"{name} = "
         ours.append(head + expression(call, framework, indent=4 * depth, used=len(name) + 3))
         flat.append(head + expression(call, framework, width=10**9))
     assert any("\n    " in text for text in ours)
@@ -290,9 +284,7 @@ def test_any_name_becomes_an_identifier(text: str) -> None:
 
 
 @QUIET
-@given(
-    st.lists(st.text(alphabet="aB_1-/é ", max_size=4)), st.lists(st.sampled_from(["a", "a_2", "layer", "B"]))
-)
+@given(st.lists(st.text(alphabet="aB_1-/é ", max_size=4)), st.lists(st.sampled_from(["a", "a_2", "layer", "B"])))
 def test_identifiers_are_distinct(names: list[str], taken: list[str]) -> None:
     found = identifiers(names, taken)
     assert set(found) == set(names)

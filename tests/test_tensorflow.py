@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from batchmap.errors import Ambiguous, Contradiction, MissingLibrary, Unsupported
+from batchmap.errors import Ambiguous, Contradiction, Unsupported
 from batchmap.frameworks.tensorflow import FRAMEWORK, live
 from batchmap.frameworks.tensorflow.layers import tutorial
 from batchmap.frameworks.tensorflow.source import inside, native_arrays, write_layer, write_model
@@ -361,10 +362,38 @@ def test_live_cell_is_read(tensorflow_cells, text, layer, count):  # noqa: F811
     assert len(arrays) == count
 
 
-def test_without_the_legacy_cells_the_error_says_what_to_set():
+def alone(code):
+    """Runs code in a process that has not been asked for the legacy cells."""
+    start = """
+import os
+import tensorflow as tf
+from batchmap.errors import MissingLibrary
+from batchmap.frameworks.tensorflow import live
+from batchmap.spec.layers import LSTM
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    subprocess.run([sys.executable, "-c", start + code], check=True, env={**environment, "PYTHONPATH": str(SRC)})
+
+
+def test_the_legacy_cells_are_had_without_asking():
+    pytest.importorskip("tf_keras")
+    alone("""
+assert type(live.build(LSTM(features=3, units=5))).__name__ == "BasicLSTMCell"
+assert "TF_USE_LEGACY_KERAS" not in os.environ and tf.keras.__version__.startswith("3.")
+""")
+
+
+def test_where_keras_3_came_first_the_error_says_what_to_set():
     pytest.importorskip("tensorflow")
-    with pytest.raises(MissingLibrary, match="TF_USE_LEGACY_KERAS=1"):
-        live.build(LSTM(features=3, units=5))
+    alone("""
+assert not hasattr(tf.compat.v1.nn.rnn_cell, "BasicLSTMCell")
+try:
+    live.build(LSTM(features=3, units=5))
+except MissingLibrary as error:
+    assert "TF_USE_LEGACY_KERAS=1" in str(error)
+else:
+    raise AssertionError
+""")
 
 
 def test_spelled_cells_run_without_the_legacy_cells():

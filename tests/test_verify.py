@@ -43,8 +43,7 @@ def draw(model: Model, seed: int = 3) -> dict[str, dict[str, Any]]:
     rng = np.random.default_rng(seed)
     return {
         node.name: {
-            name: rng.normal(0, 0.7, [size for _, size in axes])
-            for name, axes in parameters(node.layer).items()
+            name: rng.normal(0, 0.7, [size for _, size in axes]) for name, axes in parameters(node.layer).items()
         }
         for node in model
     }
@@ -205,9 +204,7 @@ def blocks(order: str, gates: str, name: str) -> Callable[[dict[str, Any]], None
     return edit
 
 
-def wrong_weights(
-    model: Model, make: Callable[[], Any], edit: Callable[[dict[str, Any]], None], **options: Any
-):
+def wrong_weights(model: Model, make: Callable[[], Any], edit: Callable[[dict[str, Any]], None], **options: Any):
     """The report on a module with edited arrays, where the right one has those before the edit."""
     module, right = make(), make()
     weights = {name: live.read_layer(part)[1] for name, part in right.named_children()}
@@ -637,9 +634,7 @@ def test_probes_honour_fixed_sizes_axis_order_and_several_inputs():
         ("head", Dense(features=12, units=1)),
     )
     assert [str(probe) for probe in probes(flat)] == ["3 x 4", "2 x 4"]
-    plain = sequential(
-        "plain", Input("x", ("cases", "features"), (None, 4)), ("head", Dense(features=4, units=1))
-    )
+    plain = sequential("plain", Input("x", ("cases", "features"), (None, 4)), ("head", Dense(features=4, units=1)))
     assert [str(probe) for probe in probes(plain)] == ["3", "2"]
 
 
@@ -686,9 +681,7 @@ def test_every_known_mistake_explains_itself(name):
                 for one, two in zip(scene.outputs(), given, strict=True)
             )
             if not alike:
-                causes = explain(
-                    model, weights, inputs, observed, tolerance=1e-9, first=node.name, seconds=60
-                )
+                causes = explain(model, weights, inputs, observed, tolerance=1e-9, first=node.name, seconds=60)
                 assert mistake.kind in {cause.kind for cause in causes}, (mistake.kind, change.sentence)
 
 

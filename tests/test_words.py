@@ -100,9 +100,7 @@ def test_false_friends_are_computed() -> None:
 
 def test_synonyms_are_computed() -> None:
     found = synonyms(TOOLS)
-    assert {"units", "hidden_size", "num_units", "--nhid", "-rnn_size", "dim_proj", "size"} <= set(
-        found["units"]
-    )
+    assert {"units", "hidden_size", "num_units", "--nhid", "-rnn_size", "dim_proj", "size"} <= set(found["units"])
     assert {"--bptt", "num_steps", "-seq_length", "tBPTTLength", "gradient_steps"} <= set(found["window"])
 
 
@@ -193,9 +191,7 @@ def test_a_word_of_another_tool() -> None:
 def test_an_explanation_is_plain_data() -> None:
     data = explain("batch_size", TOOLS).json()
     assert json.loads(json.dumps(data)) == data
-    assert {"framework", "tool", "meaning", "canonical", "default", "version", "source"} <= data["senses"][
-        0
-    ].keys()
+    assert {"framework", "tool", "meaning", "canonical", "default", "version", "source"} <= data["senses"][0].keys()
 
 
 def test_html_is_escaped() -> None:

@@ -17,6 +17,7 @@ import batchmap as bm
 from batchmap.errors import Unsupported
 from batchmap.numbers.reference import run_layer
 from batchmap.translations import say
+from runners import Torch
 from support import CASES, FRAMEWORKS, REFUSED, TOLERANCES, data, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
@@ -88,3 +89,24 @@ def test_source_reads_back(framework: str, name: str) -> None:
     if framework != "tensorflow" and hasattr(layer, "forget_offset"):
         layer = layer.replace(forget_offset=0.0)  # it has gone into the bias
     assert bm.read(bm.write(CASES[name], framework, BATCH), framework, **known) == layer
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("cases_first", [True, False])
+@pytest.mark.parametrize("output", ["sequence", "last"])
+@pytest.mark.parametrize("base", ["lstm", "gru", "lstm-stack", "gru-before", "lstm-peepholes"])
+def test_torch_says_every_direction_and_merge(base: str, output: str, cases_first: bool) -> None:
+    """PyTorch returns less than a layer may ask for, so that the lines around it have to make up for it."""
+    for fields in (
+        *({"direction": "both", "merge": merge} for merge in ("concat", "sum", "mean", "product")),
+        {"direction": "backward"},
+        *([{"direction": "backward", "order": "processing"}] if output == "sequence" else []),
+    ):
+        layer = CASES[base].replace(output=output, cases_first=cases_first, dtype="float64", **fields)
+        if layer.layers > 1 and layer.merge != "concat":
+            with pytest.raises(Unsupported, match="merge"):
+                bm.write(layer, "torch", BATCH)
+            continue
+        arrays, x = weights(layer), data(layer, BATCH.cases, BATCH.sequence_length)
+        found = Torch().script(bm.write(layer, "torch", BATCH), layer, arrays, x)
+        np.testing.assert_allclose(found.output, run_layer(layer, arrays, x).output, rtol=0, atol=1e-12)

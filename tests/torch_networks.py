@@ -216,6 +216,26 @@ class Unlabelled(nn.Module):
         return h[-1]
 
 
+class Dropping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.gru(x)
+        return F.dropout(x, 0.5)
+
+
+class Steep(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.gru(x)
+        return F.softplus(x, beta=3)
+
+
 REFUSED = {  # name to the module, and what the refusal has to say
     "Branching": (Branching, "its course depends on its data"),
     "Repeated": (Repeated, 'its layer "twice" is called twice'),
@@ -225,5 +245,7 @@ REFUSED = {  # name to the module, and what the refusal has to say
     "InPlace": (InPlace, "relu_ changes a tensor in its place"),
     "Middle": (Middle, "not of its top layer"),
     "Own": (Own, "self.scale"),
+    "Dropping": (Dropping, "drops in evaluation too"),
+    "Steep": (Steep, "softplus is given beta"),
     "Unlabelled": (Unlabelled, "its lengths come from outside"),
 }

@@ -57,9 +57,7 @@ _HOMES = {
     ),
     "batchmap.spec.model": ("Input", "Model", "Node", "sequential"),
     "batchmap.catalog": ("Support", "explain", "support"),
-    "batchmap.translations": (
-        *("Spec", "Translation", "arguments", "build", "read", "shapes", "translate", "write"),
-    ),
+    "batchmap.translations": (*("Spec", "Translation", "arguments", "build", "read", "shapes", "translate", "write"),),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

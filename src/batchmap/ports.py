@@ -171,9 +171,7 @@ def port(
     return result
 
 
-def weights(
-    source: Any, framework: str, *, weights: str | Path | Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def weights(source: Any, framework: str, *, weights: str | Path | Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The arrays of a model under the names that another framework gives them; no framework is needed for a file.
 
     source, weights: as for `port`. Returns native name to NumPy array, in the layout that `port` would write.
@@ -305,9 +303,7 @@ def _prove_lone(layer: Recurrent, arrays: Mapping[str, Any], target: Framework, 
         frame = (cases, time) if layer.cases_first else (time, cases)
         x = rng.normal(size=(*frame, layer.features or 1))
         initial = {
-            f"{index}.{way}.{state}": rng.normal(
-                size=(cases, layer.units if state == "c" else layer.state_size)
-            )
+            f"{index}.{way}.{state}": rng.normal(size=(cases, layer.units if state == "c" else layer.state_size))
             for index in range(layer.layers)
             for way in layer.directions
             for state in layer.states

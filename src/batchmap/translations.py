@@ -225,9 +225,7 @@ def shapes(layer: Recurrent, batch: Batch | None = None, framework: str | None =
         count = layer.layers * len(layer.directions)
         if joined:
             stack: Axis = ("layers . directions", count)
-            tensors[state] = Shape(
-                (stack, cases, units), "cases are not first here" if layer.cases_first else ""
-            )
+            tensors[state] = Shape((stack, cases, units), "cases are not first here" if layer.cases_first else "")
         else:
             note = f"one for each of {count} layers and directions" if count > 1 else ""
             tensors[state] = Shape((cases, units), note)
@@ -260,9 +258,7 @@ def write(layer: Layer | Model, framework: str, batch: Batch | None = None) -> s
         from batchmap.source.write import imports, module, targets
 
         name = type(layer).__name__.lower()
-        return module(
-            "", imports(targets(call), target), [f"{name} = {expression(call, target, used=len(name) + 3)}"]
-        )
+        return module("", imports(targets(call), target), [f"{name} = {expression(call, target, used=len(name) + 3)}"])
     text = target.module("source").write_layer(layer, batch)
     return text
 
@@ -355,9 +351,7 @@ def _read_words(
         given = {word: value for word, value in lifted.items() if value is not None}
         for word, value in known.items():
             if given.get(word, value) != value and given[word] not in LITTLE:
-                raise Ambiguous(
-                    f"{word}={value!r} was given, and {target.title} says {given[word]!r}", field=word
-                )
+                raise Ambiguous(f"{word}={value!r} was given, and {target.title} says {given[word]!r}", field=word)
         batch = Batch(**{**given, **known})
     if layer is None:
         assert batch is not None
@@ -365,9 +359,7 @@ def _read_words(
     return layer if batch is None else Spec(layer, batch)
 
 
-def _read_config(
-    source: Mapping[str, Any], target: Framework, version: str, known: Mapping[str, Any]
-) -> Layer | Model:
+def _read_config(source: Mapping[str, Any], target: Framework, version: str, known: Mapping[str, Any]) -> Layer | Model:
     """Reads a configuration of Keras: a layer's, or a model's."""
     config = target.module("config")
     if source["class_name"] in ("Sequential", "Functional", "Model"):

@@ -39,9 +39,7 @@ def archive(
     """
     if config is not None and not isinstance(config, Mapping):
         kind = type(config).__name__
-        raise BadValue(
-            f"config is a parsed architecture, so a dict, not {kind}", field="config", value=config
-        )
+        raise BadValue(f"config is a parsed architecture, so a dict, not {kind}", field="config", value=config)
     model = root.groups.get("model_weights", root)
     if config is None and "model_config" in root.text:
         config = parse(root.text["model_config"], path)
@@ -130,6 +128,4 @@ def _made_by(
 
 def _flat(root: Group) -> bool:
     """Whether array names hold no scopes, as in Keras 1."""
-    return all(
-        "/" not in name for group in root.groups.values() for name in _texts(group, "weight_names") or []
-    )
+    return all("/" not in name for group in root.groups.values() for name in _texts(group, "weight_names") or [])

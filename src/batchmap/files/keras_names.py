@@ -149,9 +149,7 @@ def _shared(owners: Sequence[Names]) -> int:
     return count
 
 
-def numbered(
-    container: Group, layers: Sequence[Node] | None, path: str | Path
-) -> dict[str, dict[str, Array]]:
+def numbered(container: Group, layers: Sequence[Node] | None, path: str | Path) -> dict[str, dict[str, Array]]:
     """Names the layers of a container in the numbered layout, and their arrays.
 
     layers: those of the architecture, in its order. None: the names in the file are used.

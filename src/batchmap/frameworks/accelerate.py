@@ -22,9 +22,7 @@ TERMS = (
         "",
         LOADING,
     ),
-    Term(
-        "even_batches", "remainder", "fills the last batch with cases taken again", PLACE, "True", "", LOADING
-    ),
+    Term("even_batches", "remainder", "fills the last batch with cases taken again", PLACE, "True", "", LOADING),
     Term(
         "gradient_accumulation_steps",
         "accumulation",
@@ -61,10 +59,7 @@ FRAMEWORK = Framework(
         Arg("accumulation", "gradient_accumulation_steps", None, to=unless_one, of="Accelerator"),
         Arg("replicas", "num_processes", None, to=unless_one, of="launcher"),
         Same("window", "sequence_length", "feed window time steps at a time and detach the state in between"),
-        *(
-            Inferred(word)
-            for word in ("sequence_length", "lengths", "features", "steps", "repeats", "reduction")
-        ),
+        *(Inferred(word) for word in ("sequence_length", "lengths", "features", "steps", "repeats", "reduction")),
     ),
     terms=TERMS,
 )

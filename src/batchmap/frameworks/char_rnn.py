@@ -34,9 +34,7 @@ FRAMEWORK = Framework(
     batch=(
         Arg("cases", "batch_size", None),
         Arg("sequence_length", "seq_length", None),
-        Same(
-            "window", "sequence_length", "seq_length=window: the state is carried from one window to the next"
-        ),
+        Same("window", "sequence_length", "seq_length=window: the state is carried from one window to the next"),
         Arg("steps", "eval_val_every", None),
         Only("accumulation", 1, "it updates after every pass", "make one larger pass"),
         Only("replicas", 1, "it trains one copy of the model", "make one larger pass"),

@@ -13,9 +13,7 @@ GPU = "lightning.ai/docs: GPU training FAQ"
 TBPTT = "lightning.ai/docs 1.4: sequential data; pytorch-lightning issue 17848"
 
 TERMS = (
-    Term(
-        "batch_size", "cases_per_replica", "cases per pass of one process (DDP)", "DataLoader", "1", "", GPU
-    ),
+    Term("batch_size", "cases_per_replica", "cases per pass of one process (DDP)", "DataLoader", "1", "", GPU),
     Term("batch_size", "cases_per_pass", "split over the devices", "DataLoader with dp", "1", "", GPU),
     Term("accumulate_grad_batches", "accumulation", "passes per update", "Trainer", "1", "", ACCUMULATION),
     Term("devices", "replicas", "devices of one node that share an update", "Trainer", "auto", "", TRAINER),

@@ -57,13 +57,8 @@ FRAMEWORK = Framework(
         Arg("sequence_length", "seq_length", None),
         Same("window", "sequence_length", "seq_length=window"),
         Arg("steps", "eval_interval", None),
-        *(
-            Inferred(word)
-            for word in ("accumulation", "lengths", "features", "repeats", "remainder", "reduction")
-        ),
-        Ignored(
-            ("log_interval", "train_iters", "train_samples", "eval_iters"), "they do not change an update"
-        ),
+        *(Inferred(word) for word in ("accumulation", "lengths", "features", "repeats", "remainder", "reduction")),
+        Ignored(("log_interval", "train_iters", "train_samples", "eval_iters"), "they do not change an update"),
     ),
     terms=TERMS,
 )

@@ -49,9 +49,7 @@ def choose(layer: Layer, framework: Framework, version: str = "") -> tuple[Count
     )
 
 
-def lift(
-    call: Call, framework: Framework, version: str = "", known: Mapping[str, Any] | None = None
-) -> Layer:
+def lift(call: Call, framework: Framework, version: str = "", known: Mapping[str, Any] | None = None) -> Layer:
     """Reads a native call as a layer.
 
     version: of the framework that made it, where defaults or meanings changed; the newest when empty.
@@ -184,9 +182,7 @@ def _lower_driven(layer: Recurrent, counterpart: Counterpart, framework: Framewo
         assert repeat is not None
         cell = Call(repeat.target, {repeat.argument: (cell,) * layer.layers})
     arguments = {**dict.fromkeys(driver.cells, cell), **gather(driver.rows, layer, outer)}
-    return Lowered(
-        Call(driver.target, arguments), (*inner.notes, *outer.notes), {**inner.left_out, **outer.left_out}
-    )
+    return Lowered(Call(driver.target, arguments), (*inner.notes, *outer.notes), {**inner.left_out, **outer.left_out})
 
 
 def _drivers(counterpart: Counterpart) -> tuple[Driver, ...]:
@@ -203,9 +199,7 @@ def _scoped(counterpart: Counterpart, layer: Layer) -> Counterpart:
     if driver is None or not isinstance(layer, Recurrent):
         return counterpart
     scope = driver.scope + (repeat.scope if repeat and layer.layers > 1 else "")
-    return replace(
-        counterpart, packs=tuple(replace(entry, native=scope + entry.native) for entry in counterpart.packs)
-    )
+    return replace(counterpart, packs=tuple(replace(entry, native=scope + entry.native) for entry in counterpart.packs))
 
 
 def _lift(call: Call, framework: Framework, version: str, known: Mapping[str, Any]) -> Layer:
@@ -257,9 +251,7 @@ def _lift_wrapped(
     return layer.replace(**{wrap.word: wrap.value, **words})
 
 
-def _lift_driven(
-    call: Call, driver: Driver, framework: Framework, version: str, known: Mapping[str, Any]
-) -> Layer:
+def _lift_driven(call: Call, driver: Driver, framework: Framework, version: str, known: Mapping[str, Any]) -> Layer:
     """Reads a cell, or a list of equal ones, as the function around it runs it."""
     stacks = [_cells(call, name, framework) for name in driver.cells]
     cells = [_lift_cell(cell, framework, version, known) for stack in stacks for cell in stack]
@@ -287,11 +279,7 @@ def _cells(call: Call, name: str, framework: Framework) -> tuple[Call, ...]:
         repeat = counterpart.repeat
         if repeat and _drivers(counterpart) and _means(cell.target, repeat):
             held = cell.get(repeat.argument)
-            if (
-                not isinstance(held, (tuple, list))
-                or not held
-                or not all(isinstance(one, Call) for one in held)
-            ):
+            if not isinstance(held, (tuple, list)) or not held or not all(isinstance(one, Call) for one in held):
                 raise Ambiguous(f"{cell.target} was given no list of cells", field=repeat.argument)
             return tuple(held)
     return (cell,)
@@ -319,9 +307,7 @@ def _lift_stack(call: Call, framework: Framework, version: str, known: Mapping[s
         features = {"features": known["features"]} if "features" in known and not singles else {}
         layer = _lift(entry, framework, version, features)
         if not isinstance(layer, Recurrent):
-            raise Unsupported(
-                f"{call.target} with {entry.target} inside is a model, not a layer", field="layers"
-            )
+            raise Unsupported(f"{call.target} with {entry.target} inside is a model, not a layer", field="layers")
         singles.append(layer)
     if not singles:
         raise Ambiguous(f"{call.target} holds no layer", field=repeat.argument)

@@ -168,7 +168,5 @@ def losses(node: Node, framework: Framework, allow: tuple[str, ...]) -> list[str
         for word in ("dropout", "recurrent_dropout"):
             rate = getattr(layer, word)
             if rate and word not in kept:
-                found.append(
-                    f'layer "{node.name}": {word}={show(rate)} acts in training only and is left out.'
-                )
+                found.append(f'layer "{node.name}": {word}={show(rate)} acts in training only and is left out.')
     return found

@@ -69,9 +69,7 @@ class Row:
         if not version:
             return not self.until
         have = _numbers(version)
-        return (not self.since or have >= _numbers(self.since)) and (
-            not self.until or have < _numbers(self.until)
-        )
+        return (not self.since or have >= _numbers(self.since)) and (not self.until or have < _numbers(self.until))
 
 
 @dataclass(frozen=True)
@@ -158,9 +156,7 @@ class Values(Row):
         key = values[0] if isinstance(self.word, str) else values
         if key not in self.pairs:
             raise site.refuse(
-                ", ".join(
-                    f"{word}={show(value)}" for word, value in zip(self.words[:-1], values[:-1], strict=True)
-                )
+                ", ".join(f"{word}={show(value)}" for word, value in zip(self.words[:-1], values[:-1], strict=True))
                 + (", " if len(values) > 1 else "")
                 + self.words[-1],
                 values[-1],
@@ -349,9 +345,7 @@ class TrainOnly(Row):
         if self.native:
             return {self.native: value}
         site.left_out[self.word] = value
-        site.notes.append(
-            f"{self.word}={value:g} has no argument here: it matters in training only, and is left out"
-        )
+        site.notes.append(f"{self.word}={value:g} has no argument here: it matters in training only, and is left out")
         return {}
 
     def lift(self, given: Mapping[str, Any], site: Site) -> dict[str, Any]:

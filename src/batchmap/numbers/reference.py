@@ -133,9 +133,7 @@ def run_model(
             raise unknown(name, f'input of model "{model.name}"', run.axes)
     for node in model:
         states = (initial or {}).get(node.name)
-        run.values[node.name], run.axes[node.name] = _node(
-            node, weights.get(node.name, {}), run, states, dtype
-        )
+        run.values[node.name], run.axes[node.name] = _node(node, weights.get(node.name, {}), run, states, dtype)
     return {node.name: run.values[node.name] for node in model}
 
 
@@ -224,9 +222,7 @@ def _turned(layer: Recurrent, output: Array) -> Array:
     return output.swapaxes(0, 1) if layer.cases_first else output
 
 
-def _states(
-    layer: Recurrent, name: str, initial: Mapping[str, ArrayLike], cases: int, dtype: str
-) -> dict[str, Array]:
+def _states(layer: Recurrent, name: str, initial: Mapping[str, ArrayLike], cases: int, dtype: str) -> dict[str, Array]:
     states = {}
     for index in range(layer.layers):
         for direction in layer.directions:
@@ -234,9 +230,7 @@ def _states(
                 key = str(Key(index, direction, state))
                 sizes = {"cases": cases, "units": layer.state_size if state == "h" else layer.units}
                 if key in initial:
-                    states[key] = _array(
-                        name, f"initial state {key}", initial[key], tuple(sizes), sizes, dtype
-                    )
+                    states[key] = _array(name, f"initial state {key}", initial[key], tuple(sizes), sizes, dtype)
                 else:
                     states[key] = np.zeros(tuple(sizes.values()), dtype)
     for key in initial:
@@ -254,9 +248,7 @@ def _valid(
         valid = _array(name, "mask", mask, axes, sizes, bool)
     if lengths is not None:
         counts = _array(name, "lengths", lengths, ("cases",), sizes, None)
-        if counts.dtype.kind not in "iu" or (
-            counts.size and not 0 <= counts.min() <= counts.max() <= sizes["time"]
-        ):
+        if counts.dtype.kind not in "iu" or (counts.size and not 0 <= counts.min() <= counts.max() <= sizes["time"]):
             raise BadValue(
                 f"{name}: lengths must be whole numbers from 0 to time {sizes['time']}, not {lengths}",
                 field="lengths",
@@ -295,7 +287,7 @@ def _node(
                 field="inputs",
                 value=node.inputs,
             )
-        found = _padding(node.layer, read[0])
+        found = valid_steps(node.layer, read[0])
         if found is not None:
             run.masks[node.name] = found
         if isinstance(node.layer, Recurrent):
@@ -306,7 +298,7 @@ def _node(
         raise type(error)(what, error.because, error.instead, **error.fields) from None
 
 
-def _padding(layer: Layer, x: Array) -> Array | None:
+def valid_steps(layer: Layer, x: Array) -> Array | None:
     """The time steps that are no padding, from a layer that marks it; compared in the dtype of the data."""
     if isinstance(layer, Embedding) and layer.padding is not None:
         return np.asarray(x != layer.padding)
@@ -332,29 +324,23 @@ def _recurrent(
     return output, ("cases", "features") if layer.output == "last" else axes
 
 
-def _plain(
-    layer: Layer, weights: Weights, x: Array, axes: Axes, mask: Array | None, dtype: str
-) -> tuple[Output, Axes]:
+def _plain(layer: Layer, weights: Weights, x: Array, axes: Axes, mask: Array | None, dtype: str) -> tuple[Output, Axes]:
     """Computes a layer without state; x has the named axes. Returns the output and its axes."""
     if isinstance(layer, TimeDistributed):
         return _each_step(layer.layer, weights, x, axes, mask, dtype)
     if isinstance(layer, Embedding):
         check(layer, weights)
         if x.dtype.kind not in "iu" or (x.size and not 0 <= x.min() <= x.max() < layer.tokens):
-            raise BadValue(
-                f"tokens must be whole numbers from 0 to {layer.tokens - 1}", field="tokens", value=x
-            )
+            raise BadValue(f"tokens must be whole numbers from 0 to {layer.tokens - 1}", field="tokens", value=x)
         return np.asarray(weights["table"], dtype)[x], (*axes, "features")
     if isinstance(layer, Masking):
-        kept = _padding(layer, x)
+        kept = valid_steps(layer, x)
         assert kept is not None
         return np.asarray(x, dtype) * kept[..., None], axes
     x = np.asarray(x, dtype)
     if isinstance(layer, Dense):
         check(layer, weights)
-        x = _array("Dense", "x", x, axes, {"features": layer.features}, dtype) @ np.asarray(
-            weights["kernel"], dtype
-        )
+        x = _array("Dense", "x", x, axes, {"features": layer.features}, dtype) @ np.asarray(weights["kernel"], dtype)
         x = x + np.asarray(weights["bias"], dtype) if layer.bias else x
         return activate(OP, layer.activation, x), axes
     if isinstance(layer, Activation):
@@ -365,9 +351,7 @@ def _plain(
     if isinstance(layer, Step):
         time = axes.index("time")
         if not -x.shape[time] <= layer.index < x.shape[time]:
-            raise BadValue(
-                f"step {layer.index} is outside time {x.shape[time]}", field="index", value=layer.index
-            )
+            raise BadValue(f"step {layer.index} is outside time {x.shape[time]}", field="index", value=layer.index)
         return x.take(layer.index, axis=time), (*axes[:time], *axes[time + 1 :])
     assert isinstance(layer, Dropout), layer
     return x, axes
@@ -386,18 +370,14 @@ def _each_step(
     else:
         y, inner = _plain(layer, weights, x, inner, mask, dtype)
     if isinstance(y, tuple):
-        raise BadValue(
-            'merge="separate" gives two arrays at every time step', field="merge", value="separate"
-        )
+        raise BadValue('merge="separate" gives two arrays at every time step', field="merge", value="separate")
     return y.reshape(*outer, *y.shape[1:]), (*axes[:2], *inner[1:])
 
 
 def _joined(arrays: Sequence[Array]) -> Array:
     if len({array.shape[:-1] for array in arrays}) > 1:
         shapes = ", ".join(_shape(array) for array in arrays)
-        raise BadValue(
-            f"arrays of {shapes} cannot be joined: all axes but features must agree", field="inputs"
-        )
+        raise BadValue(f"arrays of {shapes} cannot be joined: all axes but features must agree", field="inputs")
     return np.concatenate(arrays, axis=-1)
 
 
@@ -421,9 +401,7 @@ def _array(
         wanted = sizes.get(axis)
         if wanted is not None and size != wanted:
             given = " x ".join(f"{label} {count}" for label, count in zip(axes, array.shape, strict=True))
-            raise BadValue(
-                f"{owner}: {name} is {given}, and {axis} is {wanted}", field=name, value=array.shape
-            )
+            raise BadValue(f"{owner}: {name} is {given}, and {axis} is {wanted}", field=name, value=array.shape)
     return array
 
 

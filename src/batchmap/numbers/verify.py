@@ -93,9 +93,7 @@ def probes(model: Model, seed: int = 0, *, holes: bool = False) -> tuple[Probe, 
         label: tuple[int, int | None] = (cases, None)
         for entry in model.inputs:
             usual = {"cases": cases, "time": _time_that_fits(model) or time}
-            sizes = {
-                axis: size or usual.get(axis, 1) for axis, size in zip(entry.axes, entry.sizes, strict=True)
-            }
+            sizes = {axis: size or usual.get(axis, 1) for axis, size in zip(entry.axes, entry.sizes, strict=True)}
             inputs[entry.name] = _drawn(model, entry, sizes, holed, rng)
             label = (sizes.get("cases", cases), sizes.get("time", label[1]))
         made.append(Probe(inputs, *label, holed))
@@ -360,9 +358,7 @@ def _difference(
     axes = _axes(model, probe, got)
     order = wrong[:, axes.index("time")] if "time" in axes else np.zeros(len(wrong))
     index = tuple(int(number) for number in wrong[np.argmin(order)])
-    return Difference(
-        what, layer, str(probe), axes, index, float(got[index]), float(right[index]), float(off.max())
-    )
+    return Difference(what, layer, str(probe), axes, index, float(got[index]), float(right[index]), float(off.max()))
 
 
 def _off(array: Array, view: Array, counted: Array | None) -> float:
@@ -485,9 +481,7 @@ def _settled(model: Model | None, probe: Probe, outputs: Sequence[Array]) -> lis
 # ---------------------------------------------------------------------------------------------------- drawing
 
 
-def _drawn(
-    model: Model, entry: Input, sizes: Mapping[str, int], holes: bool, rng: np.random.Generator
-) -> Array:
+def _drawn(model: Model, entry: Input, sizes: Mapping[str, int], holes: bool, rng: np.random.Generator) -> Array:
     """Random values of one input, in the order of its axes, with padding where the model skips it."""
     shape = tuple(sizes[axis] for axis in entry.axes)
     readers = [_inner(node) for node in model.readers(entry.name)]

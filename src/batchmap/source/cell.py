@@ -116,9 +116,7 @@ class Recording:
     state: tuple[str, ...]
     parameters: dict[str, Axes]
 
-    def lines(
-        self, spelling: Spelling, part: str = "step", names: Mapping[str, str] | None = None
-    ) -> list[str]:
+    def lines(self, spelling: Spelling, part: str = "step", names: Mapping[str, str] | None = None) -> list[str]:
         """Prints the lines of one part, "ahead" or "step", without indentation.
 
         names: other names for x, h, c, … where the surrounding code calls them differently.
@@ -145,12 +143,9 @@ def record(layer: Recurrent) -> Recording:
     state = CELLS[layer.kind](op, layer, w, op.given("x"), tuple(op.given(name) for name in layer.states))
     read = {id(value) for _, made in op.lines for value in _walk(made)} | {id(value) for value in state}
     step = tuple(
-        Line(tuple(name.name if id(name) in read else "_" for name in names), value)
-        for names, value in op.lines
+        Line(tuple(name.name if id(name) in read else "_" for name in names), value) for names, value in op.lines
     )
-    used = {
-        value.name for line in (first, *step) for value in _walk(line.value) if isinstance(value, Parameter)
-    }
+    used = {value.name for line in (first, *step) for value in _walk(line.value) if isinstance(value, Parameter)}
     axes = {name: sizes for name, sizes in part_axes(layer).items() if name in used}
     return Recording((first,), step, layer.states, axes)
 
@@ -212,9 +207,7 @@ class Recorder:
 
     def _write(self, names: tuple[str, ...], value: Value) -> tuple[Name, ...]:
         for part in _walk(value):
-            assert not isinstance(part, Name) or self.current[part.name] is part, (
-                f"{part.name} was overwritten"
-            )
+            assert not isinstance(part, Name) or self.current[part.name] is part, f"{part.name} was overwritten"
         made = tuple(self.given(name) for name in names)
         self.lines.append((made, value))
         return made
@@ -289,9 +282,7 @@ def _gate(value: Operand, gate: str) -> Any:
 
 
 def _line(line: Line, spelling: Spelling, names: Mapping[str, str]) -> str:
-    return (
-        f"{', '.join(names.get(name, name) for name in line.names)} = {_text(line.value, spelling, names)[0]}"
-    )
+    return f"{', '.join(names.get(name, name) for name in line.names)} = {_text(line.value, spelling, names)[0]}"
 
 
 def _text(value: Operand, spelling: Spelling, names: Mapping[str, str]) -> tuple[str, int]:

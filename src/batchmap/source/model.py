@@ -14,7 +14,7 @@ from batchmap.source.lines import indent, joined
 from batchmap.source.traits import Cell
 from batchmap.source.write import class_name, identifiers, quoted
 from batchmap.spec.cells import packed
-from batchmap.spec.layers import Activation, Dense, Dropout, Embedding, Layer, Recurrent, TimeDistributed
+from batchmap.spec.layers import Activation, Dense, Dropout, Embedding, Layer, Masking, Recurrent, TimeDistributed
 from batchmap.spec.model import Model, Node
 from batchmap.spec.parameters import Key
 from batchmap.spec.shapes import Shape, model_shapes
@@ -33,6 +33,7 @@ class Writer(Generic[C]):
     method: ClassVar[str]  # that computes the outputs
     tensor: ClassVar[str]  # type of inputs and outputs
     assumed: ClassVar[str]  # of padding that is turned into lengths
+    valid: ClassVar[tuple[str, str]]  # templates over {x} and {value} (or {number}): what marks tokens, and steps
     known: ClassVar[Mapping[str, str]]  # text of the functions "right_padded_lengths" and "hold_last"
 
     def __init__(self, plan: Plan, names: Mapping[str, str]) -> None:
@@ -63,10 +64,6 @@ class Writer(Generic[C]):
 
     def write_recurrent(self, place: Place, layer: Recurrent) -> None:
         """Writes a recurrent layer."""
-        raise NotImplementedError
-
-    def condition(self, node: Node) -> str:
-        """The text of the mask that a node makes, True at valid steps."""
         raise NotImplementedError
 
     def load(self, weights: str) -> list[str]:
@@ -127,6 +124,18 @@ class Writer(Generic[C]):
     def cell(self, layer: Recurrent, place: Place) -> C:
         """The cell that serves a spelled-out layer."""
         return self.cells[self.new_cell(layer, place).key]
+
+    def condition(self, node: Node) -> str:
+        """The text of the mask that a node makes, True at valid steps."""
+        if node.name in self.masked:
+            return self.mask_name(node.name)
+        tokens, steps = self.valid
+        x = self.value(node.inputs[0])
+        if isinstance(node.layer, Embedding):
+            return tokens.format(x=x, value=node.layer.padding)
+        assert isinstance(node.layer, Masking)
+        value = node.layer.value
+        return steps.format(x=x, value=value, number=int(value) if value == value // 1 else value)
 
     def need(self, function: str) -> None:
         """Adds one of the known functions to the module."""

@@ -175,9 +175,7 @@ class _Script:
             match node.func:
                 case ast.Attribute(value=ast.Call() as layer, attr=method) if method not in KEEPING:
                     if self.constructor(layer.func):
-                        raise self.refused(
-                            node, f"{method} may change the layer", "give the text of the layer alone"
-                        )
+                        raise self.refused(node, f"{method} may change the layer", "give the text of the layer alone")
             # A layer that is called with data, layer(...)(x), is not handed on.
             yield from self.candidates(node.func, None if isinstance(around, ast.Call) else around)
             added = isinstance(node.func, ast.Attribute) and node.func.attr in ADDING
@@ -193,17 +191,13 @@ class _Script:
         """Adds to the layers that the text makes: names and comprehensions make many of few characters."""
         self.layers += layers
         if self.layers > MOST_LAYERS:
-            raise BadValue(
-                f"the text constructs more than {MOST_LAYERS} layers", field="text", value=self.layers
-            )
+            raise BadValue(f"the text constructs more than {MOST_LAYERS} layers", field="text", value=self.layers)
 
     def call(self, node: ast.Call, constructor: _Constructor) -> Call:
         self.count(1)
         arguments: dict[str, Any] = {}
         positions, line = constructor.positions, node.lineno
-        if any(isinstance(entry, ast.Starred) for entry in node.args) or any(
-            not entry.arg for entry in node.keywords
-        ):
+        if any(isinstance(entry, ast.Starred) for entry in node.args) or any(not entry.arg for entry in node.keywords):
             raise Unsupported(
                 f"{_show(node)} (line {line}) hides arguments behind a star",
                 "what they are is known only when the text runs",
@@ -268,9 +262,7 @@ class _Script:
             raise self.refused(node, "only numbers are reckoned with")
         return value
 
-    def arithmetic(
-        self, node: ast.expr, op: ast.operator, left: int | float, right: int | float
-    ) -> int | float:
+    def arithmetic(self, node: ast.expr, op: ast.operator, left: int | float, right: int | float) -> int | float:
         if isinstance(op, ast.Pow) and not (abs(left) <= 2**16 and abs(right) <= 64):
             raise self.refused(node, "the power may be too large")
         try:
@@ -367,10 +359,7 @@ class _Script:
             return None
         if name.partition(".")[0] not in self.names:
             return _constructor(self.canonical(name), self.framework, whole=False)
-        found = {
-            _constructor(origin, self.framework, whole=True) if origin else None
-            for origin in self.origins(name)
-        }
+        found = {_constructor(origin, self.framework, whole=True) if origin else None for origin in self.origins(name)}
         if len(found) > 1:
             raise Ambiguous(
                 f"{name} (line {node.lineno}) is bound more than once, and not always to the same",
@@ -441,13 +430,9 @@ def _parsed(text: str) -> ast.Module:
     if not isinstance(text, str):
         raise BadValue(f"source text must be a string, not {type(text).__name__}", field="text", value=text)
     if len(text) > LONGEST:
-        raise BadValue(
-            f"the text has {len(text)} characters, and {LONGEST} are read", field="text", value=_cut(text)
-        )
+        raise BadValue(f"the text has {len(text)} characters, and {LONGEST} are read", field="text", value=_cut(text))
     if not text.strip():
-        raise BadValue(
-            "the text is empty", instead=EXAMPLE, field="text", value=text
-        )
+        raise BadValue("the text is empty", instead=EXAMPLE, field="text", value=text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
@@ -470,9 +455,7 @@ def _constructor(name: str, framework: Framework, whole: bool) -> _Constructor |
             if not row:
                 continue
             spelled = [
-                package + target
-                for target in (row.target, *getattr(row, "aliases", ()))
-                for package in packages
+                package + target for target in (row.target, *getattr(row, "aliases", ())) for package in packages
             ]
             if name in spelled:
                 return _described(row)

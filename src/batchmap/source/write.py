@@ -180,9 +180,7 @@ def _piece(value: Any, framework: Framework) -> _Piece:
     if isinstance(value, int):
         return int.__repr__(value)
     if isinstance(value, float):
-        return (
-            float.__repr__(value).replace("e+", "e") if math.isfinite(value) else f'float("{float(value)}")'
-        )
+        return float.__repr__(value).replace("e+", "e") if math.isfinite(value) else f'float("{float(value)}")'
     if isinstance(value, Name):
         return _short(value.text, framework)
     if isinstance(value, Call):
@@ -201,9 +199,7 @@ def _arguments(call: Call, framework: Framework) -> Iterator[tuple[str, _Piece]]
         leading = ()
     for name, value in call.arguments.items():
         if not name.isidentifier() or keyword.iskeyword(name):
-            raise BadValue(
-                f"{name!r} is no name for an argument of {call.target}", field="arguments", value=name
-            )
+            raise BadValue(f"{name!r} is no name for an argument of {call.target}", field="arguments", value=name)
         yield "" if name in leading else f"{name}=", _piece(value, framework)
 
 
@@ -301,9 +297,7 @@ def _sections(lines: Iterable[str]) -> list[list[str]]:
     sections: dict[int, list[str]] = {}
     for (origin, _, _), text in sorted(plain.items(), key=lambda item: (_natural(item[0][1]), item[0][2])):
         sections.setdefault(origin, []).append(text)
-    for (origin, source, _), names in sorted(
-        members.items(), key=lambda item: (_natural(item[0][1]), item[0][2])
-    ):
+    for (origin, source, _), names in sorted(members.items(), key=lambda item: (_natural(item[0][1]), item[0][2])):
         ordered = sorted(names, key=lambda name: (_kind(name), _natural(name)))
         text = f"from {source} import {', '.join(ordered)}"
         if len(text) > WIDTH:

@@ -264,9 +264,7 @@ def _settle(counts: dict[str, int]) -> None:
                 counts |= dict.fromkeys(missing, share)
 
 
-def _contradiction(
-    whole: str, known: list[str], missing: list[str], counts: Mapping[str, int]
-) -> Contradiction:
+def _contradiction(whole: str, known: list[str], missing: list[str], counts: Mapping[str, int]) -> Contradiction:
     product = prod(counts[part] for part in known)
     told = " x ".join(f"{part}={counts[part]}" for part in known)
     if not missing:

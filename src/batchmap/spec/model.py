@@ -90,9 +90,7 @@ class Model:
                 masks.add(node.name)
         for output in self.outputs:
             if output not in known:
-                raise BadValue(
-                    f'model "{self.name}" returns "{output}", which it does not compute', field="outputs"
-                )
+                raise BadValue(f'model "{self.name}" returns "{output}", which it does not compute', field="outputs")
 
     def __getitem__(self, name: str) -> Node:
         for node in self.nodes:

@@ -82,10 +82,7 @@ class Shapes(Mapping[str, Shape]):
             rows.append((name, str(shape), f"-> {sizes}", shape.note))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [
-            "  "
-            + "  ".join(
-                [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]
-            ).rstrip()
+            "  " + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]).rstrip()
             for row in rows
         ]
         return "\n".join([self.title, *lines] if self.title else lines)
@@ -138,12 +135,8 @@ def output_shape(layer: Layer, inputs: tuple[Shape, ...]) -> Shape:
     axes = inputs[0].axes
     if isinstance(layer, Recurrent):
         if layer.merge == "separate":
-            raise Unsupported(
-                'a layer of a model cannot hold merge="separate"', "a node has one output", field="merge"
-            )
-        lead = (
-            axes[:2] if layer.output == "sequence" else tuple(axis for axis in axes[:2] if axis[0] == "cases")
-        )
+            raise Unsupported('a layer of a model cannot hold merge="separate"', "a node has one output", field="merge")
+        lead = axes[:2] if layer.output == "sequence" else tuple(axis for axis in axes[:2] if axis[0] == "cases")
         return Shape((*lead, ("features", layer.output_size)))
     if isinstance(layer, Embedding):
         return Shape((*axes, ("features", layer.features)))

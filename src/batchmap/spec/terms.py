@@ -33,9 +33,7 @@ WORDS: dict[str, Word] = {
     "cases_per_replica": Word(
         "cases of one replica (process, device, core) in one pass", "cases", ("sequence_length", "steps")
     ),
-    "accumulation": Word(
-        "passes whose gradients are gathered before one update", "passes", ("steps", "repeats")
-    ),
+    "accumulation": Word("passes whose gradients are gathered before one update", "passes", ("steps", "repeats")),
     "replicas": Word("copies of the model that share an update", "replicas", ("layers",)),
     "steps": Word(
         "parameter updates between two examinations of inputs and outputs",
@@ -47,16 +45,12 @@ WORDS: dict[str, Word] = {
         "passes",
         ("sequence_length", "passes over the data"),
     ),
-    "repeats": Word(
-        "updates in a row that reuse the same cases", "updates", ("steps", "passes over the data")
-    ),
+    "repeats": Word("updates in a row that reuse the same cases", "updates", ("steps", "passes over the data")),
     "sequence_length": Word(
         "time steps of one case that the layer is fed at once", "time steps", ("cases", "steps", "units")
     ),
     "window": Word("time steps that gradients flow back over", "time steps", ("cases", "steps")),
-    "lengths": Word(
-        "true length of each case", "time steps, one number a case", ("cases", "sequence_length")
-    ),
+    "lengths": Word("true length of each case", "time steps, one number a case", ("cases", "sequence_length")),
     "time_steps_per_update": Word(
         "valid time steps of all cases of one update together", "time steps", ("cases", "sequence_length")
     ),
@@ -64,16 +58,12 @@ WORDS: dict[str, Word] = {
     "reduction": Word("how the losses of single time steps become one number"),
     "features": Word("size of one time step of the input", "numbers", ("units", "sequence_length")),
     "units": Word("size of the state h", "numbers", ("sequence_length", "features", "layers")),
-    "layers": Word(
-        "recurrent layers stacked, each fed with the output of the one below", "layers", ("units",)
-    ),
+    "layers": Word("recurrent layers stacked, each fed with the output of the one below", "layers", ("units",)),
     "direction": Word("whether time is read forward, backward, or both"),
     "merge": Word("how the outputs of both directions become one"),
     "gates": Word("gates of a cell, in the order in which they are stored", "gates"),
     "state": Word("what a layer carries from one time step to the next", "", ("units",)),
-    "tokens": Word(
-        "rows of an embedding: how many token ids there are", "tokens", ("time_steps_per_update",)
-    ),
+    "tokens": Word("rows of an embedding: how many token ids there are", "tokens", ("time_steps_per_update",)),
     "projection": Word("size that the state is projected to", "numbers", ("units",)),
     "bias": Word("whether there are bias vectors"),
     "activation": Word("function applied to the candidate"),
@@ -81,9 +71,7 @@ WORDS: dict[str, Word] = {
     "output_activation": Word("function applied to the cell on its way out"),
     "forget_offset": Word("constant added to the forget gate at run time and not stored", "", ("bias",)),
     "cases_first": Word("whether data are [cases, time, features] rather than [time, cases, features]"),
-    "output": Word(
-        "whether a layer returns its sequence of outputs or the last one", "", ("returned_state",)
-    ),
+    "output": Word("whether a layer returns its sequence of outputs or the last one", "", ("returned_state",)),
     "order": Word("order of a sequence computed backward: that of the input, or as computed"),
     "padded": Word("what a sequence holds past the end of a case"),
     "returned_state": Word("whether the final states are returned too", "", ("carried_state",)),
@@ -105,12 +93,8 @@ WORDS: dict[str, Word] = {
     "updates so far": Word("parameter updates already made", "updates", ("steps",)),
     "cases in total": Word("cases of the whole training", "cases", ("cases",)),
     "cases per epoch": Word("cases until an epoch counts as over", "cases", ("steps", "cases")),
-    "time steps per epoch": Word(
-        "labelled time steps until an epoch counts as over", "time steps", ("steps",)
-    ),
-    "updates per epoch": Word(
-        "parameter updates that go through the data once", "updates", ("cases", "steps")
-    ),
+    "time steps per epoch": Word("labelled time steps until an epoch counts as over", "time steps", ("steps",)),
+    "updates per epoch": Word("parameter updates that go through the data once", "updates", ("cases", "steps")),
     "epochs between examinations": Word("epochs between two evaluations", "epochs", ("steps",)),
     "epochs at the first rate": Word("epochs before the learning rate starts to fall", "epochs"),
     "passes per call": Word("passes that one compiled call runs before it reports", "passes", ("steps",)),
@@ -118,18 +102,12 @@ WORDS: dict[str, Word] = {
     "evaluation passes": Word("batches per evaluation", "passes", ("steps",)),
     "gradient divisor": Word("what the summed gradient is divided by", "", ("cases",)),
     "cases still running": Word("cases that have not ended yet, one number a time step", "cases", ("cases",)),
-    "gradient divided by cases": Word(
-        "whether the summed gradient is divided by the number of cases", "", ("cases",)
-    ),
-    "longest case kept": Word(
-        "time steps above which a case is thrown away whole", "time steps", ("sequence_length",)
-    ),
+    "gradient divided by cases": Word("whether the summed gradient is divided by the number of cases", "", ("cases",)),
+    "longest case kept": Word("time steps above which a case is thrown away whole", "time steps", ("sequence_length",)),
     "chance to keep": Word("1 minus the chance to drop", "", ("dropout",)),
     "loop unrolled": Word("how the loop over time is compiled; changes no number", "", ("window",)),
     "padding side": Word("whether padding stands before or after a case", "", ("padded",)),
-    "batch splitting": Word(
-        "whether the batch size given counts all processes together", "", ("cases_per_replica",)
-    ),
+    "batch splitting": Word("whether the batch size given counts all processes together", "", ("cases_per_replica",)),
     "bucket sizes": Word("cases per batch, one number for each range of lengths", "cases", ("cases",)),
 }
 
@@ -207,9 +185,7 @@ class Explanation:
             "definition": self.definition,
             "senses": [dict(vars(sense)) for sense in self.senses],
             "related": [dict(vars(sense)) for sense in self.related],
-            "not_to_be_mixed_up_with": {
-                word: list(terms) for word, terms in self.not_to_be_mixed_up_with.items()
-            },
+            "not_to_be_mixed_up_with": {word: list(terms) for word, terms in self.not_to_be_mixed_up_with.items()},
         }
 
 
@@ -333,9 +309,7 @@ def _sense(framework: str, title: str, term: Term) -> Sense:
     )
 
 
-def _mixed_up(
-    wanted: str, senses: list[Sense], glossaries: Mapping[str, Glossary]
-) -> dict[str, tuple[str, ...]]:
+def _mixed_up(wanted: str, senses: list[Sense], glossaries: Mapping[str, Glossary]) -> dict[str, tuple[str, ...]]:
     """What the meanings are taken for, with up to three terms each; never the word itself."""
     meanings = [sense.canonical for sense in senses]
     by_frequency = sorted(dict.fromkeys(meanings), key=lambda meaning: -meanings.count(meaning))
@@ -353,17 +327,13 @@ def _unknown_word(word: str, glossaries: Mapping[str, Glossary], framework: str)
     spelled = {term.native.lower().lstrip("-"): term.native for g in chosen.values() for term in g.terms}
     spelled |= {own: own for own in WORDS}
     close = tuple(dict.fromkeys(spelled[form] for form in near(word.lower().lstrip("-"), spelled)))
-    where = (
-        f"{glossaries[framework].title} that batchmap knows" if framework else "any tool that batchmap knows"
-    )
+    where = f"{glossaries[framework].title} that batchmap knows" if framework else "any tool that batchmap knows"
     text = f'"{word}" is no word of {where}'
     if close:
         text += ". Did you mean " + " or ".join(close) + "?"
     instead = ""
     if framework:
-        others = [
-            name for name, g in glossaries.items() if any(squeeze(t.native) == squeeze(word) for t in g.terms)
-        ]
+        others = [name for name, g in glossaries.items() if any(squeeze(t.native) == squeeze(word) for t in g.terms)]
         if others:
             instead = f'bm.explain("{word}") for what it means in {", ".join(others)}'
     return UnknownWord(text, instead=instead, word=word, near=close)
@@ -400,8 +370,7 @@ def _row(sense: Sense, word: str) -> tuple[str, str, str, str]:
 
 def _mixed_text(explanation: Explanation) -> str:
     return "; ".join(
-        f"{', '.join(terms)} ({word.replace('_', ' ')})"
-        for word, terms in explanation.not_to_be_mixed_up_with.items()
+        f"{', '.join(terms)} ({word.replace('_', ' ')})" for word, terms in explanation.not_to_be_mixed_up_with.items()
     )
 
 
@@ -425,9 +394,7 @@ def _table(explanation: Explanation) -> str:
         blocks.append("\n".join(lines))
     ending = []
     if mixed := _mixed_text(explanation):
-        ending += wrap(
-            f"Not to be mixed up with: {mixed}.", 140, subsequent_indent="  ", break_on_hyphens=False
-        )
+        ending += wrap(f"Not to be mixed up with: {mixed}.", 140, subsequent_indent="  ", break_on_hyphens=False)
     for sense in (*explanation.senses, *explanation.related)[:1]:
         ending.append(f'More: bm.explain("{explanation.word}", "{sense.framework}")')
     return "\n\n".join([*blocks, *(["\n".join(ending)] if ending else [])])

@@ -9,16 +9,14 @@ Keras 3.15; tf_keras/src/engine/functional.py of tf_keras 2.21.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from batchmap.errors import BadFile, BadValue, BatchmapError, Unsupported
-from batchmap.frameworks.keras import FRAMEWORK
-from batchmap.frameworks.keras.layers import SPELLED_NAMES
-from batchmap.mapping.calls import Call, Name
-from batchmap.mapping.conversion import counterpart_of, lift
-from batchmap.mapping.packs import unpack
+from batchmap.frameworks.keras.architecture import Entry, Reading, Tensor, read_entries, step, tensors
+from batchmap.frameworks.keras.layer_config import Arrays
+from batchmap.frameworks.keras.layer_config import read_layer as read_layer
 from batchmap.spec.formulas import Formula
 from batchmap.spec.layers import (
     Activation,
@@ -35,44 +33,9 @@ from batchmap.spec.layers import (
 )
 from batchmap.spec.model import Input, Model, Node, ends_time, marks_padding
 
-Arrays = dict[str, Any]
 MODELS = ("Sequential", "Functional", "Model")
-CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
-CUDNN: dict[str, tuple[str, dict[str, Any]]] = {
-    "CuDNNLSTM": ("LSTM", {"activation": "tanh", "recurrent_activation": "sigmoid"}),
-    "CuDNNGRU": ("GRU", {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}),
-}
 MIXED = "masks of several layers"  # what a Concatenate passes on; no single layer marks it
 SLOPES = {"LeakyRelu": ("leaky_relu", "negative_slope"), "Elu": ("elu", "alpha")}  # functions of keras.ops
-
-
-class Tensor(NamedTuple):
-    """One output of one call of a layer."""
-
-    layer: str
-    call: int = 0
-    output: int = 0
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One call of a layer: the tensors it reads, and the other arguments it is given."""
-
-    tensors: tuple[Tensor, ...]
-    arguments: tuple[Any, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    old: bool = False  # in the form of Keras 2
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One layer of an architecture, and where it is called."""
-
-    name: str
-    class_name: str
-    config: Mapping[str, Any]
-    calls: tuple[Reading, ...]
-    operation: bool = False  # a function of keras.ops, not a layer
 
 
 class Condition(NamedTuple):
@@ -107,78 +70,13 @@ def read_model(
             field="version",
             value=version,
         )
-    name, entries, outputs = _entries(config)
-    known = {entry.name for entry in entries}
+    name, found, outputs = read_entries(config)
+    known = {entry.name for entry in found}
     for label in weights:
         if label not in known:
             raise BadValue(f'the weights hold a layer "{label}", which the architecture lacks', field="weights")
-    graph = _Graph(entries, weights, version)
+    graph = _Graph(found, weights, version)
     return graph.model(name, outputs), graph.arrays
-
-
-def read_layer(
-    config: Mapping[str, Any],
-    weights: Mapping[str, Any] | None = None,
-    version: str = "",
-    features: int | None = None,
-) -> tuple[Layer, Arrays | None]:
-    """Reads one layer, {"class_name": ..., "config": ...}, and its arrays.
-
-    weights: short name -> array; None when the layer is not built.
-    features: size of what it reads, where the weights do not tell.
-    Raises as `read_model` does.
-    """
-    call = layer_call(config)
-    target = call.last_name
-    if weights and str(config["class_name"]) in CUDNN:
-        weights = _from_cudnn(str(config["class_name"]), weights)
-    if target == "TimeDistributed":
-        inner, arrays = read_layer(_nested(config, "layer"), weights, version, features)
-        return TimeDistributed(layer=inner), arrays
-    if weights and (kernel := weights.get("kernel", weights.get("forward/kernel"))) is not None:
-        features = int(kernel.shape[0])
-    inner_call = call["layer"] if target == "Bidirectional" else call
-    counterpart = counterpart_of(inner_call.target, FRAMEWORK)
-    reads = features is not None and (issubclass(counterpart.kind, Recurrent) or counterpart.kind is Dense)
-    known = {"features": features} if reads else {}
-    if target == "Bidirectional" and "backward_layer" in call.arguments:
-        _check_backward(call, version)
-        call = call.without("backward_layer")
-    layer = lift(call, FRAMEWORK, version, known)
-    if isinstance(layer, Recurrent) and layer.direction == "both":
-        layer = replace(layer, padded=None)  # Bidirectional sets zero_output_for_mask itself
-    return layer, None if weights is None else unpack(counterpart, layer, weights)
-
-
-def layer_call(config: Mapping[str, Any]) -> Call:
-    """Turns the configuration of a layer into a call of its constructor.
-
-    >>> layer_call({"class_name": "LSTM", "config": {"name": "lstm_1", "units": 64}})
-    Call(target='keras.layers.LSTM', arguments={'name': 'lstm_1', 'units': 64})
-    """
-    class_name, arguments = str(config["class_name"]), dict(config["config"])
-    if class_name == "RNN" and isinstance(arguments.get("cell"), Mapping):
-        cell = arguments.pop("cell")
-        if cell.get("class_name") in CELLS and not _foreign(cell):
-            return layer_call({"class_name": CELLS[cell["class_name"]], "config": {**cell["config"], **arguments}})
-        class_name = f"RNN of {cell.get('class_name')}"
-    elif class_name in CUDNN:
-        class_name, fixed = CUDNN[class_name]
-        arguments |= fixed
-    names = {name.rpartition(".")[2] for c in FRAMEWORK.layers for name in (c.target, *(w.target for w in c.wraps))}
-    if class_name not in names or _foreign(config):
-        raise Unsupported(
-            f"{class_name} has no canonical reading",
-            "batchmap knows no layer of that kind" if class_name not in names else "it is not Keras's own",
-            f"put one of {', '.join(sorted(names))} in its place",
-            framework="keras",
-            field="layer",
-            value=class_name,
-        )
-    arguments = {name: _argument(value) for name, value in arguments.items() if not name.startswith("build_")}
-    if class_name == "Bidirectional" and arguments.get("backward_layer", ...) is None:
-        del arguments["backward_layer"]
-    return Call(f"keras.layers.{class_name}", arguments)
 
 
 class _Graph:
@@ -231,7 +129,7 @@ class _Graph:
 
     def _ready(self, entry: Entry) -> bool:
         done = {*self.axes, *self.conditions, *self.operations, *self.aliases}
-        return all(tensor.layer in done for call in entry.calls for tensor in (*call.tensors, *_tensors(call.options)))
+        return all(tensor.layer in done for call in entry.calls for tensor in (*call.tensors, *tensors(call.options)))
 
     def _source(self, tensor: Tensor) -> str:
         return self.aliases.get(tensor.layer, tensor.layer)
@@ -326,7 +224,7 @@ class _Graph:
             self.conditions[entry.name] = Condition(tensor, call.arguments[0])
         elif entry.class_name == "Any" and source in self.conditions and entry.config.get("axis") in (-1, 2):
             self.conditions[entry.name] = self.conditions[source]._replace(over_features=True)
-        elif entry.class_name == "GetItem" and tensor and (index := _step(call.arguments)) is not None:
+        elif entry.class_name == "GetItem" and tensor and (index := step(call.arguments)) is not None:
             sources = self._sources(entry, call)
             self._place(Node(entry.name, Step(index=index), sources))
             self.masks[entry.name] = None
@@ -459,7 +357,7 @@ class _Graph:
 
     def _mask(self, entry: Entry, layer: Layer, call: Reading) -> str | None:
         """The node whose padding reaches a layer: as its call says, else as Keras passes masks along."""
-        given = next(iter(_tensors(call.options.get("mask"))), None)
+        given = next(iter(tensors(call.options.get("mask"))), None)
         if given is not None and isinstance(layer, Recurrent):
             return self._marked(entry, given)
         carried = {self.masks[tensor.layer] for tensor in call.tensors}
@@ -524,154 +422,3 @@ def _passed_on(name: str, layer: Layer, mask: str | None) -> str | None:
         return None
     assert isinstance(layer, (Recurrent, Dense, Dropout, Activation, Concatenate, TimeDistributed)), layer
     return mask
-
-
-def _entries(config: Mapping[str, Any]) -> tuple[str, list[Entry], list[Tensor]]:
-    """The name, the layers and the outputs of an architecture."""
-    class_name, inner = config.get("class_name"), config.get("config")
-    if isinstance(inner, (list, tuple)):
-        inner = {"layers": inner}
-    if not isinstance(inner, Mapping) or not isinstance(inner.get("layers"), (list, tuple)):
-        raise Unsupported(
-            f"the architecture of a {class_name} cannot be read",
-            "it holds no list of layers: what it computes is Python code",
-            "build it as a keras.Sequential or a functional model",
-            framework="keras",
-            field="model",
-            value=class_name,
-        )
-    name = str(inner.get("name") or "model")
-    if "output_layers" in inner:
-        entries = [_entry(layer, _readings(layer.get("inbound_nodes", ()))) for layer in inner["layers"]]
-        return name, entries, list(_tensors(inner["output_layers"]))
-    entries = [_entry(layer, ()) for layer in inner["layers"]]
-    if not entries:
-        raise BadValue(f'model "{name}" holds no layer', field="layers")
-    if entries[0].class_name != "InputLayer":
-        first = entries[0]
-        shape = first.config.get("batch_input_shape", inner.get("build_input_shape"))
-        shape = {} if shape is None else {"batch_shape": shape}
-        entries.insert(0, Entry(f"{first.name}_input", "InputLayer", shape, ()))
-    for index in range(1, len(entries)):
-        entries[index] = replace(entries[index], calls=(Reading((Tensor(entries[index - 1].name),)),))
-    return name, entries, [Tensor(entries[-1].name)]
-
-
-def _entry(layer: Mapping[str, Any], calls: tuple[Reading, ...]) -> Entry:
-    if not isinstance(layer, Mapping) or "class_name" not in layer:
-        raise BadValue("the architecture holds a layer without a class_name", field="class_name")
-    config = layer.get("config")
-    config = config if isinstance(config, Mapping) else {"layers": config}
-    class_name = str(layer["class_name"])
-    module = layer.get("module")
-    operation = ".ops." in f".{module}."
-    if module is None and config.get("batch_shape") is None and not any(call.old for call in calls):
-        operation = bool(calls) and "trainable" not in config  # the .h5 files of Keras 3 leave the module out
-    if not operation and _foreign(layer):
-        class_name = str(layer.get("registered_name"))
-    name = layer.get("name") or config.get("name") or class_name.lower()
-    return Entry(str(name), class_name, config, calls, operation)
-
-
-def _readings(nodes: Sequence[Any]) -> tuple[Reading, ...]:
-    """The calls of a layer: [name, call, output, options] a tensor (Keras 2), or {"args", "kwargs"}."""
-    found = []
-    for node in nodes:
-        if isinstance(node, Mapping):
-            first, *rest = node["args"] or [()]
-            found.append(Reading(tuple(_tensors(first)), tuple(rest), node.get("kwargs") or {}))
-            continue
-        node = [node] if node and isinstance(node[0], str) else node
-        options: dict[str, Any] = next((part[3] for part in node if len(part) > 3 and part[3]), {})
-        found.append(Reading(tuple(Tensor(*part[:3]) for part in node), (), options, old=True))
-    return tuple(found)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in a nest of lists and dicts, in order."""
-    if isinstance(value, Mapping):
-        if value.get("class_name") == "__keras_tensor__":
-            yield Tensor(*value["config"]["keras_history"])
-        else:
-            for part in value.values():
-                yield from _tensors(part)
-    elif isinstance(value, (list, tuple)):
-        if len(value) in (3, 4) and isinstance(value[0], str) and all(isinstance(part, int) for part in value[1:3]):
-            yield Tensor(*value[:3])
-        else:
-            for part in value:
-                yield from _tensors(part)
-
-
-def _step(arguments: Sequence[Any]) -> int | None:
-    """The index in x[:, index]; None for any other cut."""
-    if len(arguments) != 1 or not isinstance(arguments[0], (list, tuple)) or len(arguments[0]) < 2:
-        return None
-    cases, index, *rest = arguments[0]
-    whole = all(
-        isinstance(cut, Mapping) and all(value is None for value in (cut.get("config") or {}).values())
-        for cut in (cases, *rest)
-    )
-    return index if whole and len(rest) < 2 and type(index) is int else None
-
-
-def _foreign(layer: Mapping[str, Any]) -> bool:
-    """Whether a class of this name was registered by somebody else."""
-    registered = layer.get("registered_name")
-    return bool(registered) and str(registered).rpartition(">")[0] not in ("", "Keras", "keras")
-
-
-def _argument(value: Any) -> Any:
-    """An argument in the form that rows read: layers as calls, registered functions by name."""
-    if isinstance(value, Mapping) and "class_name" in value:
-        if value["class_name"] == "function" and value.get("config") in SPELLED_NAMES:
-            return Name(SPELLED_NAMES[value["config"]])
-        inner = value.get("config")
-        if isinstance(inner, Mapping) and ("units" in inner or "layer" in inner or "cell" in inner):
-            return layer_call(value)
-    return value
-
-
-def _nested(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    inner: Mapping[str, Any] = config["config"][name]
-    return inner
-
-
-def _check_backward(call: Call, version: str) -> None:
-    """Refuses a Bidirectional whose two layers differ in more than their direction."""
-    forward, backward = (lift(call[name], FRAMEWORK, version) for name in ("layer", "backward_layer"))
-    assert isinstance(forward, Recurrent) and isinstance(backward, Recurrent)
-    order = "processing" if forward.output == "sequence" else "time"
-    if replace(forward, direction="backward", order=order, padded=None) != replace(backward, padded=None):
-        raise Unsupported(
-            "Bidirectional with a backward_layer of its own has no canonical reading",
-            f"its directions differ: {forward!r} and {backward!r}",
-            "two layers, one of them with go_backwards=True",
-            framework="keras",
-            field="direction",
-            value="both",
-        )
-
-
-def _from_cudnn(class_name: str, weights: Mapping[str, Any]) -> Arrays:
-    """Brings the arrays of CuDNNLSTM and CuDNNGRU into the layout of LSTM and GRU.
-
-    Each gate of a kernel is stored in the memory order of cuDNN, transposed; the LSTM adds two biases.
-    Source: tf_keras/src/saving/legacy/hdf5_format.py, which converts them the same way.
-    """
-    import numpy as np
-
-    gates = len(counterpart_of(CUDNN[class_name][0], FRAMEWORK).kind.gates)  # type: ignore[attr-defined]
-    plain: Arrays = {}
-    for name, array in weights.items():
-        short = name.rpartition("/")[2]
-        if short == "bias":
-            halves = array.reshape(2, -1)
-            plain[name] = halves[0] + halves[1] if class_name == "CuDNNLSTM" else halves
-            continue
-        blocks = np.split(array, gates, axis=1)
-        plain[name] = np.concatenate(
-            [block.T if short == "recurrent_kernel" else block.reshape(block.T.shape).T for block in blocks],
-            axis=1,
-        )
-    return plain

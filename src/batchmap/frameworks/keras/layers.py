@@ -161,8 +161,14 @@ RECURRENT_ROWS: tuple[Row, ...] = (
     ),
     Arg("returned_state", "return_state", False),
     Arg("carried_state", "stateful", False),
-    Values("padded", "zero_output_for_mask", {None: False, "zero": True}, default=False,
-           because="it repeats the last output past the end of a case", instead='padded=None, or "zero"'),
+    Values(
+        "padded",
+        "zero_output_for_mask",
+        {None: False, "zero": True},
+        default=False,
+        because="it repeats the last output past the end of a case",
+        instead='padded=None, or "zero"',
+    ),
     DTYPE,
 )
 KERNELS = (
@@ -260,7 +266,7 @@ LAYERS = (
             Fed("features"),
             NOT_COMPUTED,
             DTYPE,
-                ),
+        ),
         packs=(Pack("kernel", "kernel", "input unit"), Pack("bias", "bias", "unit")),
         positional=1,
         aliases=("tf.keras.layers.Dense",),
@@ -268,7 +274,12 @@ LAYERS = (
     Counterpart(
         Dropout,
         "keras.layers.Dropout",
-        (Arg("rate", "rate"), Fixed("noise_shape", None, "it would drop whole rows", default=None), NOT_COMPUTED, POLICY),
+        (
+            Arg("rate", "rate"),
+            Fixed("noise_shape", None, "it would drop whole rows", default=None),
+            NOT_COMPUTED,
+            POLICY,
+        ),
         positional=1,
     ),
     Counterpart(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchmap.errors import Unsupported
 from batchmap.frameworks.keras import FRAMEWORK
+from batchmap.frameworks.keras.cells import Cell, replace_call
 from batchmap.frameworks.keras.layers import KERAS_3_NAMES, SPELLED_NAMES
 from batchmap.frameworks.keras.spelling import SPELLING
 from batchmap.mapping.calls import Call
@@ -20,7 +21,9 @@ from batchmap.mapping.framework import Counterpart
 from batchmap.mapping.packs import pack
 from batchmap.mapping.plan import SPELLED, Place, Plan
 from batchmap.mapping.rows import Arg
-from batchmap.source.cell import applied, record
+from batchmap.source.cell import applied
+from batchmap.source.lines import indent
+from batchmap.source.model import POINTWISE, cell_arrays, composition, passing, plain
 from batchmap.source.write import (
     WIDTH,
     expression,
@@ -31,11 +34,8 @@ from batchmap.source.write import (
     quoted,
     targets,
 )
-from batchmap.spec.cells import packed, part_axes
 from batchmap.spec.formulas import LINEAR
 from batchmap.spec.layers import (
-    LSTM,
-    RNN,
     Activation,
     Concatenate,
     Dense,
@@ -49,14 +49,12 @@ from batchmap.spec.layers import (
     TimeDistributed,
 )
 from batchmap.spec.model import Input, Node, ends_time, marks_padding
-from batchmap.spec.parameters import Key
 
 if TYPE_CHECKING:
     from batchmap.spec.batch import Batch
 
 EXPRESSIONS = frozenset({Step})
 HOLES = True
-POINTWISE = (Dense, Dropout, Activation)  # they do the same at every time step as they stand
 TAKEN = ("keras", "layers", "ops", "Any", *SPELLED_NAMES.values())  # names that a written module uses itself
 LOADING = ("HERE", "Path", "load", "load_file", "weights", "arrays", "variable")
 BODY = WIDTH - 4  # of a line inside a function
@@ -119,18 +117,13 @@ def native_arrays(plan: Plan, weights: Mapping[str, Mapping[str, Any]]) -> dict[
     scopes = names(plan)
     arrays: dict[str, Any] = {}
     for place in plan.places:
-        layer, scope = _plain(place.layer), scopes[place.node.name]
+        layer, scope = plain(place.layer), scopes[place.node.name]
         if isinstance(place.layer, TimeDistributed) and not isinstance(layer, POINTWISE):
             scope = f"{scope}/{_inner_name(layer)}"
         stored = weights.get(place.node.name, {})
         if place.how == SPELLED and isinstance(layer, Recurrent):
-            for direction, inner in _directions(layer, scope, "rnn").items():
-                cell = {
-                    Key.parse(key).parameter: array
-                    for key, array in stored.items()
-                    if Key.parse(key).direction == direction
-                }
-                arrays |= {f"{inner}/cell/{name}": array for name, array in packed(layer, cell).items()}
+            prefixes = {way: f"{inner}/cell/" for way, inner in _directions(layer, scope, "rnn").items()}
+            arrays |= cell_arrays(layer, stored, prefixes)
         elif place.counterpart is not None:
             native = pack(place.counterpart, inside(layer, place.node.mask is not None), stored)
             if isinstance(layer, Recurrent):
@@ -163,8 +156,7 @@ def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:
     except Unsupported:
         if layer.layers > 1:
             raise
-        cell = _Cell(layer)
-        cell.name = f"{layer.kind}Cell"
+        cell = Cell(layer)
         cells.append("\n".join(cell.lines()))
         call = cell.call(_bare(layer, masked=True))
     lines = [f"{name} = {_text(call, used=len(name) + 3)}"]
@@ -185,6 +177,17 @@ def write_layer(layer: Recurrent, batch: Batch | None = None) -> str:
     body = "\n".join(lines)
     blocks = [*cells, *_functions("\n".join([*cells, body])), body]
     return module("", _imports("\n".join(blocks), None), blocks)
+
+
+def describe(place: Place) -> str:
+    """What a layer that is no native one becomes, in a word or two."""
+    layer = plain(place.layer)
+    if isinstance(layer, Step):
+        return f"x[:, {layer.index}]"
+    assert isinstance(layer, Recurrent)
+    cell = Cell(layer)
+    text = f"layers.RNN({cell.name}({', '.join(map(str, cell.sizes(layer)))}))"
+    return f"layers.Bidirectional({text})" if layer.direction == "both" else text
 
 
 def layer_call(layer: Layer, *, turned: bool = False) -> Call:
@@ -208,11 +211,11 @@ class _Writer:
         self.function = function_name(plan.model.name)
         self.passing = next(name for name in ("x", "y", "z", "x_") if name not in self.names.values())
         self.variables: dict[str, tuple[str, ...]] = {}
-        self.cells: dict[str, _Cell] = {}  # text without its name to cell
+        self.cells: dict[Any, Cell] = {}
         self.body: list[str] = []
         self.dtype = next((d for place in plan.places if (d := _dtype(place.layer)) != "float32"), "float32")
         for node in self.model.nodes:
-            _refuse_time_first(_plain(node.layer), f'layer "{node.name}"')
+            _refuse_time_first(plain(node.layer), f'layer "{node.name}"')
         for entry in self.model.inputs:
             if entry.axes[0] != "cases":
                 _refuse_axes(f'input "{entry.name}"', ", ".join(entry.axes))
@@ -228,8 +231,8 @@ class _Writer:
         self.body.append(f"return keras.Model({inputs}, {outputs}, name={literal(self.function)})")
         build = [
             f"def {self.function}() -> keras.Model:",
-            f"    {quoted(_sentence(self.plan), 4)}",
-            *_indent(self.body),
+            f"    {quoted(composition(self.plan), 4)}",
+            *indent(self.body),
         ]
         blocks = ["\n".join(cell.lines()) for cell in self.cells.values()] + ["\n".join(build)]
         if weights is not None:
@@ -268,11 +271,11 @@ class _Writer:
             return size
         if axis == "features":
             for node in self.model.readers(entry.name):
-                layer = _plain(node.layer)
+                layer = plain(node.layer)
                 if isinstance(layer, (Dense, Recurrent)) and layer.features is not None:
                     return layer.features
                 for reader in self.model.readers(node.name) if isinstance(layer, Masking) else ():
-                    features = getattr(_plain(reader.layer), "features", None)
+                    features = getattr(plain(reader.layer), "features", None)
                     if isinstance(features, int):
                         return features
         if axis == "time" and any(isinstance(node.layer, Flatten) for node in self.model.nodes):
@@ -286,7 +289,7 @@ class _Writer:
         return None
 
     def _place(self, place: Place) -> None:
-        node, layer = place.node, _plain(place.layer)
+        node, layer = place.node, plain(place.layer)
         values = [variable for name in node.inputs for variable in self.variables[name]]
         x = self._tuple(values)
         if node.name in self.marked:
@@ -325,9 +328,12 @@ class _Writer:
         name = {"name": self.names[place.node.name]}
         if place.how == SPELLED:
             assert isinstance(layer, Recurrent)
-            call = self._cell(place, layer).call(
-                replace(_bare(layer, place.node.mask is not None), returned_state=False, carried_state=False)
-            )
+            bare = replace(_bare(layer, place.node.mask is not None), returned_state=False, carried_state=False)
+            try:
+                call = self._cell(layer).call(bare)
+            except Unsupported as error:  # what no cell can mend, because it is done around cells
+                what = f'layer "{place.node.name}": {error.what.replace("SimpleRNN", "RNN")}'
+                raise Unsupported(what, error.because, error.instead, **error.fields) from None
         else:
             assert place.call is not None
             call = place.call
@@ -341,26 +347,20 @@ class _Writer:
             call = Call("keras.layers.TimeDistributed", {"layer": inner})
         return replace_call(call, name)
 
-    def _cell(self, place: Place, layer: Recurrent) -> _Cell:
-        cell = _Cell(layer)
-        text = "\n".join(cell.lines())
-        if text not in self.cells:
-            count = 1 + sum(known.kind == layer.kind for known in self.cells.values())
-            cell.name = f"{layer.kind}Cell" if count == 1 else f"{layer.kind}Cell{count}"
-            self.cells[text] = cell
-        return self.cells[text]
+    def _cell(self, layer: Recurrent) -> Cell:
+        cell = Cell(layer)
+        if cell.key not in self.cells:
+            count = 1 + sum(known.name.startswith(cell.name) for known in self.cells.values())
+            cell.name += str(count) if count > 1 else ""
+            self.cells[cell.key] = cell
+        return self.cells[cell.key]
 
     def _mask_name(self, marker: str) -> str:
         return f"{self.names[marker]}_mask" if len(self.marked) > 1 else "mask"
 
     def _variable(self, node: Node) -> str:
         """x (or y, z) where only the next layer reads it, else the layer's own name."""
-        position = self.model.nodes.index(node)
-        after = self.model.nodes[position + 1].name if position + 1 < len(self.model.nodes) else None
-        readers = [reader.name for reader in self.model.readers(node.name)]
-        outputs = self.model.outputs.count(node.name)
-        chained = (readers == [after] and not outputs) or (not readers and outputs and after is None)
-        return self.passing if chained else self.names[node.name]
+        return self.passing if passing(self.model, node) else self.names[node.name]
 
     def _assign(self, node: Node, value: str) -> None:
         variable = self._variable(node)
@@ -369,93 +369,6 @@ class _Writer:
 
     def _tuple(self, values: Sequence[str]) -> str:
         return values[0] if len(values) == 1 else f"[{', '.join(values)}]"
-
-
-class _Cell:
-    """One spelled-out cell class, which `keras.layers.RNN` runs over time."""
-
-    def __init__(self, layer: Recurrent) -> None:
-        self.layer = layer
-        self.kind = layer.kind
-        self.name = ""
-        self.recording = record(replace(layer, layers=1, dropout_between=0.0))
-
-    @property
-    def _projected(self) -> bool:
-        return isinstance(self.layer, LSTM) and self.layer.projection is not None
-
-    def call(self, layer: Recurrent) -> Call:
-        """The layer that runs this cell with the sizes of a layer."""
-        sizes: dict[str, Any] = {"units": layer.units}
-        if isinstance(layer, LSTM) and layer.projection is not None:
-            sizes["projected"] = layer.projection
-        dtype = {} if layer.dtype == "float32" else {"dtype": layer.dtype}
-        cell = Call(self.name or "Cell", {**sizes, **dtype, "name": "cell"})
-        plain = RNN(
-            units=layer.units,
-            direction=layer.direction,
-            merge=layer.merge,
-            output=layer.output,
-            order=layer.order,
-            padded=layer.padded,
-            returned_state=layer.returned_state,
-            carried_state=layer.carried_state,
-            dtype=layer.dtype,
-        )
-        call = choose(plain, FRAMEWORK)[1].call
-        if call.last_name == "Bidirectional":
-            return replace_call(call, {"layer": _around(call["layer"], cell)})
-        return _around(call, cell)
-
-    def lines(self) -> list[str]:
-        """The class, as lines."""
-        layer = self.layer
-        sizes = ["units", "projected"] if self._projected else ["units"]
-        h = sizes[-1]
-        state = f"[{h}, units]" if isinstance(layer, LSTM) else f"[{h}]"
-        states = ", ".join(layer.states)
-        return [
-            "@keras.saving.register_keras_serializable()",
-            f"class {self.name}(layers.Layer):",
-            f'    """{_about(layer)}"""',
-            "",
-            f"    def __init__(self, {', '.join(f'{size}: int' for size in sizes)}, **kwargs: Any) -> None:",
-            "        super().__init__(**kwargs)",
-            *_indent([f"self.{size} = {size}" for size in sizes], 2),
-            f"        self.state_size = {state}",
-            f"        self.output_size = {h}",
-            "",
-            "    def build(self, input_shape: tuple[int | None, ...]) -> None:",
-            *_indent(self._weights(), 2),
-            "",
-            "    def call(self, x: Any, states: list[Any]) -> tuple[Any, list[Any]]:",
-            f"        {states} = states" if len(layer.states) > 1 else f"        ({states},) = states",
-            *_indent(self.recording.lines(SPELLING, "ahead"), 2),
-            *_indent(self.recording.lines(SPELLING, "step"), 2),
-            f"        return h, [{states}]",
-            "",
-            "    def get_config(self) -> dict[str, Any]:",
-            "        return {**super().get_config(), " + ", ".join(f'"{size}": self.{size}' for size in sizes) + "}",
-        ]
-
-    def _weights(self) -> list[str]:
-        axes = part_axes(self.layer)
-        lines = []
-        for name in self.recording.parameters:
-            sizes = []
-            for axis, size in axes[name]:
-                if axis == "gates . units":
-                    gates = size // self.layer.units
-                    sizes.append("self.units" if gates == 1 else f"{gates} * self.units")
-                else:
-                    state = "self.projected" if self._projected else "self.units"
-                    known = {"features": "input_shape[-1]", "state": state, "projection": state}
-                    sizes.append(known.get(axis, "self.units"))
-            shape = f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
-            initial = ', "orthogonal"' if name in ("recurrent", "candidate") else ""
-            initial = ', "zeros"' if len(sizes) == 1 else initial
-            lines += _call(f"self.{name} = self.add_weight", f'{shape}{initial}, name="{name}"', indent=8)
-        return lines
 
 
 def _masks(plan: Plan) -> tuple[dict[str, str], set[str], set[str]]:
@@ -468,7 +381,7 @@ def _masks(plan: Plan) -> tuple[dict[str, str], set[str], set[str]]:
     passed: dict[str, str] = {}
     stripped: set[str] = set()
     for place in plan.places:
-        node, layer = place.node, _plain(place.layer)
+        node, layer = place.node, plain(place.layer)
         before = {carried[name] for name in node.inputs}
         mask = before.pop() if len(before) == 1 else ""  # several at once: no layer of the model marks that
         if isinstance(layer, Recurrent):
@@ -506,22 +419,6 @@ def _text(call: Call, *, used: int, after: int = 0, width: int = WIDTH) -> str:
     return expression(call, replace(framework, layers=(*own, *framework.layers)), used=used, after=after, width=width)
 
 
-def _call(function: str, arguments: str, indent: int) -> list[str]:
-    """The lines of a call, broken where it is too long for one."""
-    line = f"{function}({arguments})"
-    return [line] if indent + len(line) <= WIDTH else [f"{function}(", f"    {arguments}", ")"]
-
-
-def _around(call: Call, cell: Call) -> Call:
-    """The call of a native layer turned into that of the layer which runs a given cell."""
-    return Call("keras.layers.RNN", {"cell": cell, **call.without("units").arguments})
-
-
-def replace_call(call: Call, changes: Mapping[str, Any]) -> Call:
-    """The same call with some arguments given anew, or added at its end."""
-    return Call(call.target, {**call.arguments, **changes})
-
-
 def _functions(code: str) -> list[str]:
     """The functions that code uses by name and Keras does not have."""
     return [text for name, text in FUNCTIONS.items() if name in code]
@@ -553,12 +450,8 @@ def _inner_name(layer: Layer) -> str:
     return type(layer).__name__.lower()
 
 
-def _plain(layer: Layer) -> Layer:
-    return layer.layer if isinstance(layer, TimeDistributed) else layer
-
-
 def _dtype(layer: Layer) -> str:
-    return str(getattr(_plain(layer), "dtype", "float32"))
+    return str(getattr(plain(layer), "dtype", "float32"))
 
 
 def _refuse_time_first(layer: Layer, who: str) -> None:
@@ -575,38 +468,3 @@ def _refuse_axes(who: str, axes: str) -> None:
         field="cases_first",
         value=False,
     )
-
-
-def _sentence(plan: Plan) -> str:
-    """What a model is made of, in one line."""
-    words = []
-    for place in plan.places:
-        layer = _plain(place.layer)
-        if isinstance(layer, (Recurrent, Embedding, Dense)):
-            both = isinstance(layer, Recurrent) and layer.direction == "both"
-            words.append(("bidirectional " if both else "") + type(layer).__name__)
-    text = ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else "".join(words) or "model"
-    return text[:1].upper() + text[1:] + "."
-
-
-def _about(layer: Recurrent) -> str:
-    """What a cell is, by what Keras's own cell lacks."""
-    parts = []
-    if isinstance(layer, LSTM):
-        words = {"peepholes": "peepholes", "coupled": "a forget gate of 1 - i", "projection": "a projection"}
-        parts += [text for word, text in words.items() if getattr(layer, word)]
-        if layer.gate_clip or layer.cell_clip or layer.projection_clip:
-            parts.append("clipping")
-        if layer.output_activation != layer.activation:
-            parts.append(f"an output of {layer.output_activation}")
-    elif layer.activation not in KERAS_3_NAMES:
-        parts.append(f"a candidate of {layer.activation}")
-    gates = getattr(layer, "gate_activation", None)
-    if gates is not None and gates not in KERAS_3_NAMES:
-        parts.append(f"gates of {gates}")
-    text = f"One time step of {'a' if layer.kind == 'GRU' else 'an'} {layer.kind}"
-    return f"{text} with {', '.join(parts)}." if parts else f"{text}."
-
-
-def _indent(lines: Sequence[str], depth: int = 1) -> list[str]:
-    return [("    " * depth + line) if line else line for text in lines for line in text.split("\n")]

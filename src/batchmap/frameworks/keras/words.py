@@ -15,15 +15,9 @@ KERAS_1 = "github.com/keras-team/keras issue 5193"
 STATEFUL = "github.com/keras-team/keras issues 1332 and 2322"
 
 TERMS = (
-    Term(
-        "batch_size", "cases_per_pass", "cases per pass, of all replicas together", "fit", "32", VERSION, FIT
-    ),
-    Term(
-        "batch_size", "evaluation cases", "cases per pass; nothing is trained", "evaluate", "32", VERSION, FIT
-    ),
-    Term(
-        "batch_size", "evaluation cases", "cases per pass; nothing is trained", "predict", "32", VERSION, FIT
-    ),
+    Term("batch_size", "cases_per_pass", "cases per pass, of all replicas together", "fit", "32", VERSION, FIT),
+    Term("batch_size", "evaluation cases", "cases per pass; nothing is trained", "evaluate", "32", VERSION, FIT),
+    Term("batch_size", "evaluation cases", "cases per pass; nothing is trained", "predict", "32", VERSION, FIT),
     Term(
         "validation_batch_size",
         "evaluation cases",
@@ -82,9 +76,7 @@ TERMS = (
     Term("units", "units", "size of the state; not a number of time steps", "LSTM", "", VERSION, LSTM),
     Term("timesteps", "sequence_length", "second axis of the input", "LSTM", "", VERSION, LSTM),
     Term("feature", "features", "last axis of the input", "LSTM", "", VERSION, LSTM),
-    Term(
-        "return_sequences", "output", "every output instead of the last one", "LSTM", "False", VERSION, LSTM
-    ),
+    Term("return_sequences", "output", "every output instead of the last one", "LSTM", "False", VERSION, LSTM),
     Term("return_state", "returned_state", "the final states too", "LSTM", "False", VERSION, LSTM),
     Term(
         "stateful",
@@ -95,13 +87,9 @@ TERMS = (
         VERSION,
         LSTM,
     ),
-    Term(
-        "go_backwards", "direction", "reads time backward and returns it so", "LSTM", "False", VERSION, LSTM
-    ),
+    Term("go_backwards", "direction", "reads time backward and returns it so", "LSTM", "False", VERSION, LSTM),
     Term("mask", "mask", "True where a time step counts", "LSTM call", "None", VERSION, LSTM),
-    Term(
-        "unroll", "loop unrolled", "loop written out; numbers stay the same", "LSTM", "False", VERSION, LSTM
-    ),
+    Term("unroll", "loop unrolled", "loop written out; numbers stay the same", "LSTM", "False", VERSION, LSTM),
     Term(
         "maxlen",
         "sequence_length",
@@ -148,15 +136,11 @@ BATCH: tuple[Row, ...] = (
     Arg("passes", "steps_per_epoch", None, of="fit"),
     Same("window", "sequence_length", "feed window time steps at a time to a layer with carried_state=True"),
     Inferred("sequence_length"),
-    Inferred(
-        "lengths", note="lengths come as a mask: Masking, Embedding(mask_zero=True), or mask= in the call"
-    ),
+    Inferred("lengths", note="lengths come as a mask: Masking, Embedding(mask_zero=True), or mask= in the call"),
     Inferred("features"),
     Inferred("replicas", 1, note="batch_size stays that of all replicas together: {value} of them share it"),
     Inferred("repeats", note="repeats={value}: give each batch {value} times in a row"),
-    Inferred(
-        "remainder", note="fit feeds a last, smaller batch; remainder={value!r} has to be done to the data"
-    ),
+    Inferred("remainder", note="fit feeds a last, smaller batch; remainder={value!r} has to be done to the data"),
     Inferred("reduction", note="reduction={value!r} has to be what the loss does"),
     Ignored(("epochs", "validation_freq"), "they count passes over the data"),
 )

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from batchmap.errors import MissingLibrary, Unsupported
@@ -139,7 +138,9 @@ def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
 
     text: a module as `source.write_model` writes it. arrays: name of a variable to array. name: of the model.
     """
-    model = getattr(_executed(text), class_name(name))()
+    _ready(text)
+    with _legacy():
+        model = getattr(execute(text), class_name(name))()
     for variable in model.variables:
         variable.assign(arrays[variable.name.removesuffix(":0")])
     return model
@@ -148,17 +149,18 @@ def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
 def load(folder: Path) -> Any:
     """Runs the model.py of a folder that `bm.port` wrote, and returns what its load() gives."""
     path = folder / "model.py"
-    return _executed(path.read_text(), str(path)).load()
+    text = path.read_text()
+    _ready(text)
+    with _legacy():
+        return execute(text, str(path)).load()
 
 
-def _executed(text: str, filename: str = "") -> ModuleType:
-    """Runs source that batchmap wrote; raises MissingLibrary where it cannot run here."""
+def _ready(text: str) -> None:
+    """Raises MissingLibrary where the source cannot run here."""
     if "tf1.nn.rnn_cell" in text:
         _cells()
     else:
         _tensorflow()
-    with _legacy():  # the source asks for the cells too, and would do so for the whole process
-        return execute(text, filename)
 
 
 def dtype(model: Any) -> str:

@@ -161,6 +161,7 @@ class _Writer(model.Writer[Cell]):
 
     base, method, tensor = "tf.Module", "__call__", "tf.Tensor"
     assumed = "padded with {value} on the right"
+    valid = "tf.not_equal({x}, {value})", "tf.reduce_any(tf.not_equal({x}, {value}), axis=-1)"
     known = FUNCTIONS
 
     def __init__(self, plan: Plan) -> None:
@@ -324,15 +325,6 @@ class _Writer(model.Writer[Cell]):
         if lengths is None:
             return f"tf.reverse({x}, [{time}])"
         return f"tf.reverse_sequence({x}, {lengths}, seq_axis={time}, batch_axis={1 - time})"
-
-    def condition(self, node: Node) -> str:
-        if node.name in self.masked:
-            return self.mask_name(node.name)
-        x = self.value(node.inputs[0])
-        if isinstance(node.layer, Embedding):
-            return f"tf.not_equal({x}, {node.layer.padding})"
-        assert isinstance(node.layer, Masking)
-        return f"tf.reduce_any(tf.not_equal({x}, {node.layer.value}), axis=-1)"
 
     def lengths(self, node: Node, condition: str) -> str:
         time_first = self.shapes[node.inputs[0]].names[0] == "time"

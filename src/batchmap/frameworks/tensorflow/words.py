@@ -16,9 +16,7 @@ PTB = "tensorflow/models: tutorials/rnn/ptb/ptb_word_lm.py"
 TUTORIAL = "PTB tutorial"
 
 TERMS = (
-    Term(
-        "batch_size", "cases_per_pass", "elements merged into one batch", "tf.data batch", "", VERSION, DATA
-    ),
+    Term("batch_size", "cases_per_pass", "elements merged into one batch", "tf.data batch", "", VERSION, DATA),
     Term(
         "drop_remainder",
         "remainder",

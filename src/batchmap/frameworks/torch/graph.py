@@ -184,8 +184,9 @@ class _Reader:
             given = {**dict(zip(("dim",), arguments[1:], strict=False)), **options}
             if name == "softmax" and given.pop("dim", None) != -1:
                 raise self._refuse(node, "its softmax is not over the last axis (dim=-1)")
-            if set(given) - {"input", "inplace"}:
-                raise self._refuse(node, f"{name} is given {', '.join(given)}, which changes its formula")
+            given = {option: value for option, value in given.items() if value is not None}
+            if odd := set(given) - {"input", "inplace", "_stacklevel"}:
+                raise self._refuse(node, f"{name} is given {', '.join(sorted(odd))}, which changes its formula")
             return self._add(name, Activation(activation=ACTIVATIONS[name]), (arguments[0],))
         if name in SAME:
             return arguments[0]
@@ -348,9 +349,7 @@ class _Reader:
             raise self._refuse(node, "it flattens the cases too (start_dim must be 1)")
         return self._add("flatten", Flatten(), (value,))
 
-    def _do_dropout(
-        self, node: Any, value: Any, p: float = 0.5, training: bool = True, inplace: bool = False
-    ) -> Any:
+    def _do_dropout(self, node: Any, value: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
         if training:
             raise self._refuse(node, "its dropout drops in evaluation too; give training=self.training")
         return self._value(value)

@@ -98,7 +98,7 @@ LAYERS = (
                 "reset",
                 "after",
                 "its reset gate acts after the recurrent product",
-                "bm.port(..., native_only=False) spells the cell out; keras, tensorflow and onnx hold it natively",
+                "bm.port(..., native_only=False) spells the cell out; keras and tensorflow hold it natively",
             ),
         ),
         packs=(

@@ -155,6 +155,7 @@ class _Writer(model.Writer[Cell]):
 
     base, method, tensor = "nn.Module", "forward", "Tensor"
     assumed = "padded with {value} on the right, at least one step a case"
+    valid = "{x} != {value}", "({x} != {number}).any(dim=-1)"
     known = FUNCTIONS
 
     def __init__(self, plan: Plan) -> None:
@@ -228,15 +229,6 @@ class _Writer(model.Writer[Cell]):
         made = expression(call, self.plan.framework, indent=8, used=len(attribute) + 3)
         self.definitions.append(f"{attribute} = {made}")
         return attribute
-
-    def condition(self, node: Node) -> str:
-        if node.name in self.masked:
-            return self.mask_name(node.name)
-        value = self.value(node.inputs[0])
-        if isinstance(node.layer, Embedding):
-            return f"{value} != {node.layer.padding}"
-        assert isinstance(node.layer, Masking)
-        return f"({value} != {node.layer.value:g}).any(dim=-1)"
 
     def names_mask(self, node: Node) -> bool:
         """A mask is needed too where an unpacked sequence asks for the number of time steps, and x is packed."""
