@@ -1,4 +1,4 @@
-"""The README says what happens: its commands print what it shows, its examples run, its emitted file is the real one."""
+"""The README says what happens: its commands print what it shows, its examples run, its emitted file is real."""
 
 from __future__ import annotations
 

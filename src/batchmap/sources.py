@@ -209,6 +209,7 @@ def live_side(live: Any, framework: str, name: str, model: Model | None = None, 
 
 
 def spoke(framework: str) -> Framework:
+    """The framework of a name, if it has layers; Unsupported for a tool with batch words only."""
     target = get(framework)
     if not target.package:
         raise Unsupported(
@@ -222,6 +223,7 @@ def spoke(framework: str) -> Framework:
 
 
 def owner(thing: Any) -> Framework:
+    """The framework that a live object belongs to; BadValue when there is none."""
     for name in SPOKES:
         framework = get(name)
         if framework.module("live").owns(thing):
@@ -254,6 +256,7 @@ def lone(source: Any) -> tuple[Layer, Any, Any] | None:
 
 
 def as_model(layer: Layer, arrays: Mapping[str, Any], name: str) -> tuple[Model, dict[str, Any]]:
+    """A lone recurrent layer as a model of one node, with its arrays."""
     assert isinstance(layer, Recurrent)
     frame = ("cases", "time") if layer.cases_first else ("time", "cases")
     entry = Input("x", (*frame, "features"), (None, None, layer.features), layer.dtype)

@@ -63,7 +63,7 @@ class Framework:
     script, script_words: reads the words that scripts of this framework give a layer by, and which these are.
     script_note: what else such a script settles.
     files: titles of the file formats that are read without the framework. verified: where numbers were compared
-    with the real thing, and `trained` where updates were. states: axes of one native state array. trained: update equality is tested.
+    with the real thing, and `trained` where updates were. states: axes of one native state array.
     """
 
     name: str

@@ -314,7 +314,8 @@ class Folded(Row):
                     self.word, value, f"it goes into the {self.parameter}, and there is none", "bias=True"
                 )
             site.notes.append(
-                f"{self.word}={value:g} is added at run time there; here it goes into the {self.parameter} of gate {self.gate}"
+                f"{self.word}={value:g} is added at run time there; "
+                f"here it goes into the {self.parameter} of gate {self.gate}"
             )
         return {}
 

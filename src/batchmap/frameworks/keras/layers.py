@@ -73,10 +73,13 @@ KERAS_2_NAMES = {**SHARED_NAMES, HARD_SIGMOID_FIFTH: "hard_sigmoid", Formula("si
 SPELLED_NAMES = {"Custom>keras_2_hard_sigmoid": "keras_2_hard_sigmoid"}  # as Keras registers it
 
 SPELLED = "bm.port spells the cell out"
-TRAINING = ("trainable", "seed", "activity_regularizer", "quantization_config") + tuple(
-    f"{array}_{part}"
-    for array in ("kernel", "recurrent", "bias", "embeddings")
-    for part in ("initializer", "regularizer", "constraint")
+TRAINING = (
+    *("trainable", "seed", "activity_regularizer", "quantization_config"),
+    *(
+        f"{array}_{part}"
+        for array in ("kernel", "recurrent", "bias", "embeddings")
+        for part in ("initializer", "regularizer", "constraint")
+    ),
 )
 NOT_COMPUTED = Ignored(
     (*TRAINING, "name", "unroll", "implementation", "unit_forget_bias", "batch_input_shape"),

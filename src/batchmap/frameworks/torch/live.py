@@ -122,9 +122,7 @@ def run_layer(
     ("0.forward.h") to [cases, units]. Returns output and final states in canonical form.
     """
     torch = _torch()
-    from batchmap.frameworks.torch import FRAMEWORK
 
-    counterpart, _ = choose(layer, FRAMEWORK)
     module = build(layer)
     assign(module, layer, weights)
     dtype = next(module.parameters()).dtype
