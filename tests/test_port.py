@@ -183,7 +183,7 @@ def order(layer: Any, framework: str) -> list[list[str]]:
 # --- live models --------------------------------------------------------------------------------------------
 
 KERAS = ("sentiment", "tagger", "keras_1", "flat", "merged", "stacked")
-TORCH = ("classifier", "regressor", "scorer", "tagger", "sequence", "twofold")
+TORCH = ("classifier", "regressor", "scorer", "tagger", "sequence", "twofold", "topics", "window")
 NETWORKS = [*(("keras", "torch", name) for name in KERAS), *(("torch", "keras", name) for name in TORCH)]
 SPELLED_OUT = {("keras", "keras_1"): "gate_activation", ("keras", "merged"): "direction"}  # and the field that says so
 
@@ -255,6 +255,35 @@ def test_a_live_model_goes_to_tensorflow(runner: Any, one: str, name: str, frame
     np.testing.assert_allclose(found, live.run(source, [x])[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.needs("torch", "keras")
+@pytest.mark.parametrize("name", ["sentiment", "tagger"])
+def test_what_batchmap_wrote_is_read_again(name: str) -> None:
+    source, given = network("keras", name)
+    there = bm.port(source, "torch")
+    back = bm.port(there, "keras")
+    x = given(seed=5)
+    np.testing.assert_allclose(back(x), source(x), rtol=0, atol=1e-6)
+    assert not isinstance(there, type(bm.port(back, "torch")))  # each is a class of its own
+
+
+@pytest.mark.needs("torch", "keras")
+@pytest.mark.parametrize(
+    ("one", "other", "name", "opening", "closing"),
+    [
+        ("keras", "torch", "tagger", "Padding must be on the right of each case", 'padding="any"'),
+        ("torch", "keras", "tagger", "Padding must be on the right of each case", "the port skips the padding."),
+        ("keras", "torch", "flat", "", ""),
+    ],
+)
+def test_what_is_assumed_of_padding_is_said(
+    one: str, other: str, name: str, opening: str, closing: str, tmp_path: Path
+) -> None:
+    source, _ = network(one, name)
+    notes = " ".join(bm.port(source, other, out=tmp_path / "ported").notes)
+    assert notes.startswith(opening) and closing in notes
+    assert ("padding" in notes) == bool(opening)
+
+
 # --- models that are refused --------------------------------------------------------------------------------
 
 
@@ -262,8 +291,8 @@ def test_a_live_model_goes_to_tensorflow(runner: Any, one: str, name: str, frame
 @pytest.mark.parametrize(
     "name",
     [
-        *("Branching", "CellState", "Dropping", "InPlace", "Middle", "Normalized"),
-        *("Own", "Repeated", "Started", "Steep", "Unlabelled"),
+        *("Across", "Alike", "Branching", "CellState", "Cut", "Dropping", "InPlace", "Longer", "Marked", "Middle"),
+        *("Normalized", "Own", "Repeated", "Started", "Steep", "Unlabelled"),
     ],
 )
 def test_modules_that_cannot_be_read_are_refused_by_name(name: str) -> None:

@@ -6,7 +6,6 @@ import ast
 import inspect
 import subprocess
 import sys
-import timeit
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
@@ -37,7 +36,7 @@ from batchmap.source.write import (
     quoted,
     targets,
 )
-from batchmap.spec.layers import GRU, LSTM, RNN, Dense, Layer
+from batchmap.spec.layers import LSTM, RNN, Layer
 from strategies import DENSES, EMBEDDINGS, GRUS, LSTMS, RNNS, layers
 
 SPOKEN = [name for name in ("keras", "torch", "tensorflow") if find_spec(f"batchmap.frameworks.{name}.layers")]
@@ -533,22 +532,3 @@ def test_positions_mean_what_they_mean_in_the_framework(name: str) -> None:
             assert list(call.arguments) == real[:count], last
             read = count
         assert read >= min(counterpart.positional, len(real)), last
-
-
-# ---- speed
-
-
-@pytest.mark.parametrize(
-    ("framework", "layer"),
-    [
-        (KERAS, LSTM(units=6, direction="both", output="last")),
-        (TORCH, GRU(features=8, units=64)),
-        (KERAS, Dense(units=2)),
-    ],
-    ids=["keras-both", "torch", "keras-dense"],
-)
-def test_one_line_takes_less_than_half_a_millisecond(framework: Framework, layer: Layer) -> None:
-    call = lower(layer, framework).call
-    text = expression(call, framework)
-    for step in (lambda: expression(call, framework), lambda: scan(text, framework)):
-        assert min(timeit.repeat(step, number=20, repeat=10)) / 20 < 5e-4

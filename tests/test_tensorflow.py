@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from batchmap.frameworks.tensorflow.source import inside, native_arrays, write_l
 from batchmap.mapping.conversion import choose, lift, lower
 from batchmap.mapping.packs import pack, unpack
 from batchmap.mapping.plan import NATIVE, SPELLED, plan, split
+from batchmap.mapping.rows import REQUIRED, Arg, Driver, Fixed, Repeat, Values
 from batchmap.numbers.reference import run_layer, run_model
 from batchmap.source.scan import scan
 from batchmap.source.write import expression
@@ -79,6 +81,37 @@ def test_cells_agree_with_the_reference(tensorflow_cells, name, dtype):  # noqa:
             assert found.states.keys() == wanted.states.keys()
             for state in wanted.states:
                 close(found.states[state], wanted.states[state], dtype)
+
+
+SIGNATURES = """
+import inspect, json
+import tensorflow as tf
+
+def defaults(target):
+    function = tf
+    for part in target.removeprefix("tf.").split("."):
+        function = getattr(function, part)
+    parameters = inspect.signature(function).parameters.values()
+    return {entry.name: "required" if entry.default is entry.empty else repr(entry.default) for entry in parameters}
+
+found = json.dumps({target: defaults(target) for target in TARGETS})
+"""
+
+
+def test_defaults_are_those_of_the_real_thing(tensorflow_cells):  # noqa: F811
+    """Every argument has a row, and the default that its row counts on."""
+    rows = {}
+    for counterpart in FRAMEWORK.layers:
+        rows[counterpart.target] = [row for row in counterpart.rows if not isinstance(row, (Driver, Repeat))]
+        rows |= {row.target: row.rows for row in counterpart.rows if isinstance(row, Driver)}
+    assert len(rows) == 8
+    found = tensorflow_cells.script(f"TARGETS = {list(rows)}\n{SIGNATURES}", ["found"])
+    for target, real in json.loads(str(found["found"])).items():
+        known = {"cell", "cell_fw", "kwargs"} | {native for row in rows[target] for native in row.natives}
+        assert real.keys() <= known, target
+        for row in rows[target]:
+            for native in row.natives if isinstance(row, (Arg, Values, Fixed)) else ():
+                assert real[native] == ("required" if row.default is REQUIRED else repr(row.default)), (target, native)
 
 
 @pytest.mark.parametrize("name", REFUSED)

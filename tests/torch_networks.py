@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -77,8 +77,8 @@ class Tagger(nn.Module):
         x = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
         x, _ = self.lstm(x)
         x, _ = self.top(x)
-        x, _ = pad_packed_sequence(x, batch_first=True)
-        return F.softmax(self.tags(x), dim=-1)
+        x, _ = pad_packed_sequence(x, batch_first=True, total_length=tokens.shape[1])
+        return F.softmax(self.tags(x), dim=2)
 
 
 class Sequence(nn.Module):
@@ -107,6 +107,40 @@ class Twofold(nn.Module):
         return torch.relu(self.head(torch.cat([h[-1], g[-1]], dim=1)))
 
 
+class Topics(nn.Module):
+    """Unpacks between its layers, without total_length, and packs again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(TOKENS, 4)
+        self.below = nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+        self.above = nn.GRU(6, 5, batch_first=True)
+        self.topics = nn.Linear(5, 3)
+        self.choice = nn.Softmax(dim=1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = torch.count_nonzero(tokens, dim=1)
+        x = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
+        x, lengths = pad_packed_sequence(self.below(x)[0], batch_first=True)
+        x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.choice(self.topics(self.above(x)[1][-1]))
+
+
+class Window(nn.Module):
+    """Returns all its steps; those with a token above 0 count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(TOKENS, 4)
+        self.rnn = nn.RNN(4, 5, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = (tokens > 0).sum(dim=-1)
+        packed = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
+        x, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=tokens.size(1))
+        return x
+
+
 NETWORKS = {  # name to the module, and what makes its input
     "classifier": (Classifier, tokens),
     "regressor": (Regressor, features),
@@ -114,6 +148,8 @@ NETWORKS = {  # name to the module, and what makes its input
     "tagger": (Tagger, tokens),
     "sequence": (Sequence, features),
     "twofold": (Twofold, features),
+    "topics": (Topics, tokens),
+    "window": (Window, tokens),
 }
 
 
@@ -236,6 +272,51 @@ class Steep(nn.Module):
         return F.softplus(x, beta=3)
 
 
+class Cut(nn.Module):
+    options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(TOKENS, 4)
+        self.gru = nn.GRU(4, 5, batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = (tokens != 0).sum(1)
+        x = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
+        x, _ = pad_packed_sequence(self.gru(x)[0], batch_first=True, **self.options)
+        return x
+
+
+class Marked(Cut):
+    options: ClassVar[dict[str, Any]] = {"padding_value": -1.0}
+
+
+class Longer(Cut):
+    options: ClassVar[dict[str, Any]] = {"total_length": 20}
+
+
+class Across(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.gru(x)
+        return F.softmax(x, dim=1)
+
+
+def right_padded_lengths(mask: Tensor) -> Tensor:
+    """Has the name of a function that batchmap writes, and does something else."""
+    return mask.sum(1) + 1 if mask.any() else mask.sum(1)
+
+
+class Alike(Cut):
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = right_padded_lengths(tokens != 0)
+        x = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
+        return self.gru(x)[1][-1]
+
+
 REFUSED = {  # name to the module, and what the refusal has to say
     "Branching": (Branching, "its course depends on its data"),
     "Repeated": (Repeated, 'its layer "twice" is called twice'),
@@ -247,5 +328,10 @@ REFUSED = {  # name to the module, and what the refusal has to say
     "Own": (Own, "self.scale"),
     "Dropping": (Dropping, "drops in evaluation too"),
     "Steep": (Steep, "softplus is given beta"),
+    "Cut": (Cut, 'cuts the output of "gru" to the longest case of the batch'),
+    "Marked": (Marked, "it pads with -1"),
+    "Longer": (Longer, "its total_length is not the number of time steps"),
+    "Across": (Across, "softmax is not over the last axis"),
+    "Alike": (Alike, "its course depends on its data"),
     "Unlabelled": (Unlabelled, "its lengths come from outside"),
 }

@@ -155,7 +155,7 @@ def port(
     native = writer.native_arrays(planned, arrays)
     tell("Running it and comparing")
     live, reports, notes = _prove(found, planned, text, native, needed=out is None)
-    notes = (*_reasons(planned), *planned.losses, *notes, *_padding_note(planned))
+    notes = (*_reasons(planned), *planned.losses, *notes, *_padding_note(planned, found.framework))
     result = Port(found, planned, reports, notes, text=text)
     if out is None:
         return live
@@ -246,15 +246,24 @@ def _prove(
     return live, reports, ()
 
 
-def _padding_note(planned: Plan) -> tuple[str, ...]:
-    """What the port assumes of padding, where the source did not."""
-    native = [place for place in planned.places if place.node.mask is not None and place.how == NATIVE]
-    if not native or planned.framework.module("source").HOLES:
+def _padding_note(planned: Plan, framework: str) -> tuple[str, ...]:
+    """What is assumed of padding, where the source and the port do not do the same with it; framework: the source's."""
+    if all(place.node.mask is None for place in planned.places):
         return ()
-    return (
-        "Padding must be on the right of each case, and no case may be empty; model.py raises otherwise.",
-        'The source would also accept it elsewhere: padding="any" writes a slower form that does too.',
-    )
+    wide = get(framework).module("source").HOLES
+    if planned.framework.module("source").HOLES:
+        if wide:
+            return ()
+        return (
+            "Padding must be on the right of each case, and no case may be empty, as in the source.",
+            "Elsewhere the source reads as many steps as a case has tokens, and the port skips the padding.",
+        )
+    if all(place.how != NATIVE for place in planned.places if place.node.mask is not None):
+        return ()
+    note = "Padding must be on the right of each case, and no case may be empty; model.py raises otherwise."
+    if not wide:
+        return (note,)
+    return (note, 'The source would also accept it elsewhere: padding="any" writes a slower form that does too.')
 
 
 def _port_lone(

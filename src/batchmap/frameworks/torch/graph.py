@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import getitem
+from types import CodeType
 from typing import Any
 
 from batchmap.errors import Unsupported
 from batchmap.frameworks.torch.modules import counterpart_of, read_layer
-from batchmap.spec.formulas import HARD_SIGMOID_SIXTH, LINEAR, Formula
+from batchmap.frameworks.torch.source import FUNCTIONS
+from batchmap.frameworks.torch.spelling import imports
+from batchmap.frameworks.torch.values import ACTIVATIONS, SAME, Final, Lengths, Packed, Run, Shape, Size, Valid, Value
+from batchmap.spec.formulas import LINEAR
 from batchmap.spec.layers import (
     LSTM,
     Activation,
@@ -23,69 +27,6 @@ from batchmap.spec.layers import (
     Step,
 )
 from batchmap.spec.model import Input, Model, Node
-
-# Functions, methods and modules by their last name.
-ACTIVATIONS = {
-    "sigmoid": Formula("sigmoid"),
-    "tanh": Formula("tanh"),
-    "relu": Formula("relu"),
-    "softmax": Formula("softmax"),
-    "hardsigmoid": HARD_SIGMOID_SIXTH,
-    "silu": Formula("silu"),
-    "selu": Formula("selu"),
-    "softplus": Formula("softplus"),
-    "softsign": Formula("softsign"),
-    "exp": Formula("exponential"),
-}
-SAME = ("contiguous", "cpu", "cuda", "long", "to", "clone", "detach", "type", "int")
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor of the model: what an input or a node gives."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Valid:
-    """True where tokens are not padding."""
-
-    tokens: str
-    padding: int
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Number of valid steps of each case."""
-
-    of: Valid
-
-
-@dataclass(frozen=True)
-class Packed:
-    """A value packed with lengths."""
-
-    value: Value
-    lengths: Lengths
-
-
-@dataclass(frozen=True)
-class Run:
-    """The result of calling a recurrent layer: (output, states)."""
-
-    name: str
-    layer: Recurrent
-    part: str = ""  # "", "output", "states", "h"
-    packed: Lengths | None = None
-
-
-@dataclass(frozen=True)
-class Final:
-    """The final h of one direction of the top layer."""
-
-    run: Run
-    direction: str
 
 
 def read(module: Any) -> tuple[Model, dict[str, dict[str, Any]]]:
@@ -133,9 +74,8 @@ class _Reader:
         import torch
 
         rnn = torch.nn.utils.rnn
-        tracer = torch.fx.Tracer(
-            autowrap_modules=(rnn,), autowrap_functions=(rnn.pack_padded_sequence, rnn.pad_packed_sequence)
-        )
+        known = (rnn.pack_padded_sequence, rnn.pad_packed_sequence, *_written(self.module))
+        tracer = torch.fx.Tracer(autowrap_modules=(rnn,), autowrap_functions=known)
         parameters = inspect.signature(self.module.forward).parameters.values()
         constants = {entry.name: entry.default for entry in parameters if entry.default is not entry.empty}
         try:
@@ -182,7 +122,7 @@ class _Reader:
         handler: Callable[..., Any] | None = getattr(self, f"_do_{name}", None)
         if name in ACTIVATIONS and isinstance(arguments[0], (Value, Run, Final)):
             given = {**dict(zip(("dim",), arguments[1:], strict=False)), **options}
-            if name == "softmax" and given.pop("dim", None) != -1:
+            if name == "softmax" and not self._is_last(given.pop("dim", None), arguments[0]):
                 raise self._refuse(node, "its softmax is not over the last axis (dim=-1)")
             given = {option: value for option, value in given.items() if value is not None}
             if odd := set(given) - {"input", "inplace", "_stacklevel"}:
@@ -203,7 +143,7 @@ class _Reader:
         if kind == "identity":
             return arguments[0]
         if counterpart_of(part) is None:
-            if kind in ACTIVATIONS and not (kind == "softmax" and part.dim != -1):
+            if kind in ACTIVATIONS and not (kind == "softmax" and not self._is_last(part.dim, arguments[0])):
                 return self._add(name, Activation(activation=ACTIVATIONS[kind]), (arguments[0],))
             raise self._refuse(node, f'its layer "{name}" is a {type(part).__name__}, which nobody has a row for')
         self.called.add(name)
@@ -229,16 +169,17 @@ class _Reader:
         given = arguments[0]
         lengths = None
         if isinstance(given, Run) and given.part == "output" and given.packed:
-            given = Packed(self._value(given), given.packed)
+            given = Packed(Value(given.name), given.packed)
         if isinstance(given, Packed):
             lengths, given = given.lengths, given.value
+        given = self._value(given)
         self.weights[name] = arrays
         layer = layer.replace(returned_state=False)
         mask = None
         if lengths is not None:
             mask = self._masker(node, lengths)
             layer = layer.replace(padded="zero")
-        self.nodes.append(Node(name, layer, (self._value(given).name,), mask))
+        self.nodes.append(Node(name, layer, (given.name,), mask))
         return Run(name, layer, packed=lengths)
 
     def _masker(self, node: Any, lengths: Lengths) -> str:
@@ -252,6 +193,8 @@ class _Reader:
     def _item(self, node: Any, value: Any, index: Any) -> Any:
         if isinstance(value, tuple):
             return value[index]
+        if isinstance(value, Shape) and isinstance(index, int):
+            return Size(value.of, index)
         if isinstance(value, Run):
             if value.part == "":
                 return (
@@ -324,10 +267,21 @@ class _Reader:
             raise self._refuse(node, "the comparison has no canonical reading")
         return Valid(tokens.name, padding)
 
-    def _do_sum(self, node: Any, value: Any, dim: Any = None, **options: Any) -> Lengths:
-        if not isinstance(value, Valid) or dim not in (1, -1):
+    def _do_gt(self, node: Any, tokens: Any, padding: Any) -> Valid:
+        if padding != 0 or not isinstance(tokens, Value) or tokens.name not in self.placeholders:
+            raise self._refuse(node, "the comparison has no canonical reading")
+        return Valid(tokens.name, 0)  # no token is negative
+
+    def _do_sum(self, node: Any, value: Any, dim: Any = None, axis: Any = None) -> Lengths:
+        if not isinstance(value, Valid) or (dim if axis is None else axis) not in (1, -1):
             raise self._refuse(node, "the sum has no canonical reading")
         return Lengths(value)
+
+    def _do_count_nonzero(self, node: Any, tokens: Any, dim: Any = None) -> Lengths:
+        return self._do_sum(node, self._do_ne(node, tokens, 0), dim)
+
+    def _do_right_padded_lengths(self, node: Any, value: Any) -> Lengths:
+        return self._do_sum(node, value, 1)
 
     def _do_pack_padded_sequence(
         self, node: Any, value: Any, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True
@@ -337,12 +291,67 @@ class _Reader:
                 node,
                 "its lengths come from outside; batchmap reads lengths computed from the tokens, (tokens != 0).sum(1)",
             )
-        return Packed(self._value(value), lengths)
+        return Packed(Value(value.name) if isinstance(value, Run) and value.cut else self._value(value), lengths)
 
-    def _do_pad_packed_sequence(self, node: Any, value: Any, batch_first: bool = False, **options: Any) -> Any:
-        if not isinstance(value, Run) or value.part != "output":
+    def _do_pad_packed_sequence(
+        self,
+        node: Any,
+        value: Any,
+        batch_first: bool = False,
+        padding_value: float = 0.0,
+        total_length: Any = None,
+    ) -> Any:
+        if not isinstance(value, Run) or value.part != "output" or value.packed is None:
             raise self._refuse(node, "it unpacks what no recurrent layer gave")
-        return (replace(value, packed=None), value.packed)
+        if padding_value:
+            raise self._refuse(node, f"it pads with {padding_value:g}, and a layer of a model pads with 0")
+        if total_length is not None and not self._is_time(total_length):
+            raise self._refuse(node, "its total_length is not the number of time steps of the tokens")
+        return (replace(value, packed=None, cut=total_length is None), value.packed)
+
+    def _do_hold_last(self, node: Any, value: Any, lengths: Any) -> Run:
+        if not isinstance(value, Run) or value.part != "output" or value.cut:
+            raise self._refuse(node, "it repeats the last step of what no recurrent layer gave")
+        place = next(k for k, found in enumerate(self.nodes) if found.name == value.name)
+        self.nodes[place] = replace(self.nodes[place], layer=self.nodes[place].layer.replace(padded="held"))
+        return value
+
+    def _do_getattr(self, node: Any, value: Any, name: str) -> Shape:
+        if name != "shape" or not isinstance(value, Value):
+            raise self._refuse(node, f"it reads .{name} of a tensor")
+        return Shape(value)
+
+    def _do_size(self, node: Any, value: Any, dim: int | None = None) -> Shape | Size:
+        shape = self._do_getattr(node, value, "shape")
+        return shape if dim is None else Size(shape.of, dim)
+
+    def _is_time(self, value: Any) -> bool:
+        """Whether a size is that of the time axis, padding included."""
+        return isinstance(value, Size) and value.axis == 1 and not self._is_flat(value.of)
+
+    def _is_flat(self, value: Any) -> bool:
+        """Whether a value has lost its time axis, and is [cases, features]."""
+        if isinstance(value, Final):
+            return True
+        found = next((entry for entry in self.nodes if entry.name == getattr(value, "name", None)), None)
+        if found is None:
+            return False
+        if isinstance(found.layer, Recurrent):
+            return found.layer.output == "last"
+        return isinstance(found.layer, (Step, Flatten)) or self._is_flat(Value(found.inputs[0]))
+
+    def _is_last(self, dim: Any, value: Any) -> bool:
+        """Whether a dim is the last of a value."""
+        return dim == -1 or (dim == (1 if self._is_flat(value) else 2) and bool(self.nodes))
+
+    def _do_view(self, node: Any, value: Any, *sizes: Any) -> Value:
+        sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
+        cases = isinstance(value, Value) and len(sizes) == 2 and sizes[0] == Size(value, 0)
+        if not cases or sizes[1] != -1:
+            raise self._refuse(node, "it changes the shape of a tensor otherwise than x.flatten(1)")
+        return self._do_flatten(node, value, 1)
+
+    _do_reshape = _do_view
 
     def _do_flatten(self, node: Any, value: Any, start_dim: int = 0, end_dim: int = -1) -> Value:
         if start_dim != 1 or end_dim != -1:
@@ -382,6 +391,14 @@ class _Reader:
                     field="output",
                 )
             return self._last(value.run)
+        if isinstance(value, Run) and value.cut:
+            raise Unsupported(
+                f'{self.title}.forward cuts the output of "{value.name}" to the longest case of the batch',
+                "the sequences of a model keep all their time steps, those of padding too",
+                "pad_packed_sequence(..., total_length=tokens.shape[1])",
+                framework="torch",
+                field="total_length",
+            )
         if isinstance(value, Run) and value.part == "output":
             return Value(value.name)
         if isinstance(value, Run) and value.part == "h" and value.layer.layers * len(value.layer.directions) == 1:
@@ -458,3 +475,18 @@ def _fused(nodes: tuple[Node, ...], outputs: tuple[str, ...]) -> tuple[Node, ...
 
 def _snake(name: str) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() and k else c.lower() for k, c in enumerate(name))
+
+
+def _written(module: Any) -> list[Any]:
+    """The functions beside a module that batchmap wrote there, known by their code and not by their name alone."""
+    around = getattr(inspect.unwrap(type(module).forward), "__globals__", {})
+    return [around[name] for name, text in FUNCTIONS.items() if name in around and _compiles_to(around[name], text)]
+
+
+def _compiles_to(function: Any, text: str) -> bool:
+    """Whether a function is what a text defines; the imports above it are part of how Python compiles it."""
+    whole = compile("\n".join([*imports(text), text]), "", "exec", dont_inherit=True)
+    (wanted,) = (constant for constant in whole.co_consts if isinstance(constant, CodeType))
+    found = getattr(function, "__code__", None)
+    parts = ("co_code", "co_consts", "co_names", "co_varnames", "co_argcount")
+    return found is not None and all(getattr(found, part) == getattr(wanted, part) for part in parts)

@@ -1,0 +1,87 @@
+"""What a tensor of a traced `forward` stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from batchmap.spec.formulas import HARD_SIGMOID_SIXTH, Formula
+from batchmap.spec.layers import Recurrent
+
+# Functions, methods and modules by their last name.
+ACTIVATIONS = {
+    "sigmoid": Formula("sigmoid"),
+    "tanh": Formula("tanh"),
+    "relu": Formula("relu"),
+    "softmax": Formula("softmax"),
+    "hardsigmoid": HARD_SIGMOID_SIXTH,
+    "silu": Formula("silu"),
+    "selu": Formula("selu"),
+    "softplus": Formula("softplus"),
+    "softsign": Formula("softsign"),
+    "exp": Formula("exponential"),
+}
+SAME = ("contiguous", "cpu", "cuda", "long", "to", "clone", "detach", "type", "int")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the model: what an input or a node gives."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Valid:
+    """True where tokens are not padding."""
+
+    tokens: str
+    padding: int
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Number of valid steps of each case."""
+
+    of: Valid
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A value packed with lengths."""
+
+    value: Value
+    lengths: Lengths
+
+
+@dataclass(frozen=True)
+class Run:
+    """The result of calling a recurrent layer, (output, states); cut: to the longest case of the batch."""
+
+    name: str
+    layer: Recurrent
+    part: str = ""  # "", "output", "states", "h"
+    packed: Lengths | None = None
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Final:
+    """The final h of one direction of the top layer."""
+
+    run: Run
+    direction: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a value."""
+
+    of: Value
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of one axis of a value."""
+
+    of: Value
+    axis: int
