@@ -839,6 +839,27 @@ def test_two_masks_at_once_are_refused(live, keras):
 
 
 @pytest.mark.needs("keras")
+@pytest.mark.parametrize(
+    ("change", "because"),
+    [
+        ("lora", "its kernel is a sum of three arrays"),
+        ("int8", "its arrays are rounded, with scales beside them"),
+        ("mixed_bfloat16", "it stores its arrays in one type and computes in another"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_arrays_that_are_not_what_is_computed_with_are_refused(live, keras, change, because):
+    dtype = change if change.startswith("mixed") else "float32"
+    top = keras.layers.Dense(2, name="top", dtype=dtype)
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(4), top])
+    if change == "lora":
+        top.enable_lora(2)
+    elif change == "int8":
+        model.quantize("int8")
+    with pytest.raises(Unsupported, match=f'layer "top".*{because}'):
+        live.read_model(model)
+
+
 def test_a_function_between_layers_is_refused_by_name(live, keras):
     x = keras.Input((None, 3))
     y = keras.ops.cumsum(keras.layers.LSTM(4, return_sequences=True)(x), axis=1)

@@ -256,6 +256,16 @@ def test_a_live_model_goes_to_tensorflow(runner: Any, one: str, name: str, frame
 
 
 @pytest.mark.needs("torch", "keras")
+def test_a_name_that_keras_made_up_is_not_handed_on() -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(4)])
+    assert model.name.startswith("sequential")
+    assert type(bm.port(model, "torch")).__name__ == "Model"
+    assert type(bm.port(model, "torch", name="speech")).__name__ == "Speech"
+
+
+@pytest.mark.needs("torch", "keras")
 @pytest.mark.parametrize("name", ["sentiment", "tagger"])
 def test_what_batchmap_wrote_is_read_again(name: str) -> None:
     source, given = network("keras", name)

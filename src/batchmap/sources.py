@@ -95,8 +95,7 @@ def _read(source: Any, weights: str | Path | Mapping[str, Any] | None, name: str
         model, stored = as_model(layer, arrays or {}, name or type(source).__name__.lower())
     else:
         model, stored = live.read_model(source)
-    if name:
-        model = replace(model, name=name)
+    model = replace(model, name=name or _model_name(model.name, "model"))
     return Source(model.name, f"{framework.title} {framework.version}", framework.name, model, stored, source)
 
 
@@ -151,14 +150,14 @@ def _read_file(path: Path, weights: str | Path | Mapping[str, Any] | None, name:
         model, stored = keras.read_model(dict(architecture or {}), archive.weights, archive.made_by.partition(" ")[2])
     except BadValue as error:
         raise BadFile(f"{path}: {error.what}", error.because, error.instead, path=str(path)) from error
-    model = replace(model, name=name or _model_name(model.name, path))
+    model = replace(model, name=name or _model_name(model.name, path.stem.split(".")[0]))
     return Source(path.name, archive.made_by, "keras", model, stored)
 
 
-def _model_name(name: str, path: Path) -> str:
-    """The model's own name, or that of its file where Keras made one up."""
+def _model_name(name: str, other: str) -> str:
+    """The model's own name, or another where Keras made it up."""
     plain = name.rstrip("0123456789_")
-    return identifier(path.stem.split(".")[0], "model") if plain in ("sequential", "functional", "model", "") else name
+    return identifier(other, "model") if plain in ("sequential", "functional", "model", "") else name
 
 
 def side_of(other: Any) -> Side:

@@ -447,11 +447,13 @@ class Repeat(Row):
 
 
 def show(value: Any) -> str:
-    """Prints a value as it would be typed.
+    """Prints a value as it would be typed, a whole configuration in short.
 
-    >>> show("both"), show(0.5)
-    ('"both"', '0.5')
+    >>> show("both"), show(0.5), show({"class_name": "Int8Quantization", "config": {}})
+    ('"both"', '0.5', '{...}')
     """
+    if isinstance(value, Mapping):
+        return "{...}"
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

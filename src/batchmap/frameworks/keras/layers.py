@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from batchmap.errors import Unsupported
 from batchmap.mapping.calls import Name
 from batchmap.mapping.framework import Counterpart
 from batchmap.mapping.packs import Pack
@@ -74,7 +75,7 @@ SPELLED_NAMES = {"Custom>keras_2_hard_sigmoid": "keras_2_hard_sigmoid"}  # as Ke
 
 SPELLED = "bm.port spells the cell out"
 TRAINING = (
-    *("trainable", "seed", "activity_regularizer", "quantization_config"),
+    *("trainable", "seed", "activity_regularizer"),
     *(
         f"{array}_{part}"
         for array in ("kernel", "recurrent", "bias", "embeddings")
@@ -82,8 +83,13 @@ TRAINING = (
     ),
 )
 NOT_COMPUTED = Ignored(
-    (*TRAINING, "name", "unroll", "implementation", "unit_forget_bias", "batch_input_shape"),
+    (*TRAINING, "name", "unroll", "implementation", "use_cudnn", "unit_forget_bias", "weights", "batch_input_shape"),
     "says how weights are made or trained, or how the arithmetic is carried out, not what comes out",
+)
+PLAIN = (
+    Fixed("lora_rank", None, "its kernel is a sum of three arrays", default=None),
+    Ignored(("lora_alpha",), "says nothing without lora_rank"),
+    Fixed("quantization_config", None, "its arrays are rounded, with scales beside them", default=None),
 )
 POLICY = Ignored(("dtype",), "it holds no weights and keeps the type of its data")
 
@@ -96,10 +102,21 @@ def _activation(word: str, native: str, default: Any) -> tuple[Row, ...]:
 
 
 def _dtype(value: Any) -> Any:
-    """Keras 3 stores a dtype as the configuration of a policy."""
+    """The type of a policy; Keras 3 stores its whole configuration."""
+    policy = value
     if isinstance(value, dict):
-        value = value.get("config", {}).get("name")
-    return value or "float32"
+        config = value.get("config", {})
+        policy = config.get("name") or f"{config.get('mode')}_from_{config.get('source_name')}"
+    if str(policy).startswith("mixed_") or "_from_" in str(policy):
+        raise Unsupported(
+            f'the dtype policy "{policy}" has no canonical reading',
+            "it stores its arrays in one type and computes in another",
+            'build the model with dtype="float32" and give it the same weights',
+            framework="keras",
+            field="dtype",
+            value=policy,
+        )
+    return policy or "float32"
 
 
 @dataclass(frozen=True)
@@ -243,6 +260,7 @@ LAYERS = (
         (
             Arg("tokens", "input_dim"),
             Arg("features", "output_dim"),
+            *PLAIN,
             NOT_COMPUTED,
             Values(
                 "padding",
@@ -267,6 +285,7 @@ LAYERS = (
             *_activation("activation", "activation", "linear"),
             Arg("bias", "use_bias", True),
             Fed("features"),
+            *PLAIN,
             NOT_COMPUTED,
             DTYPE,
         ),
