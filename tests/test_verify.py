@@ -334,6 +334,60 @@ def test_batch_first_forgotten_in_all_layers():
     assert report.causes[0].where == ("lower", "upper")
 
 
+class Reader(nn.Module):
+    """An LSTM below a bidirectional GRU, and a score: nothing is packed."""
+
+    def __init__(self, wrong: str) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        first = "axes" not in wrong
+        self.wrong = wrong
+        self.embed = nn.Embedding(20, 6)
+        self.encoder = nn.LSTM(6, 5, batch_first=first)
+        self.reader = nn.GRU(5, 4, batch_first=first, bidirectional=True)
+        self.head = nn.Linear(8, 1)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.mul_(1.7)
+
+    def forward(self, tokens: Any) -> Any:
+        x, _ = self.encoder(self.embed(tokens))
+        x, h = self.reader(x)
+        return self.head(x[:, -1] if "column" in self.wrong else torch.cat((h[-2], h[-1]), -1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "sentence"),
+    [
+        ("unpacked", "padding", 'padding not skipped (not packed, no mask) in "encoder" and "reader"'),
+        (
+            "unpacked column",
+            "step taken",
+            'last column out[:, -1] taken instead of the final state, padding not skipped, in "reader", '
+            'and padding not skipped (not packed, no mask) in "encoder"',
+        ),
+        (
+            "axes column",
+            "axis order",
+            "cases taken for time and time for cases, padding not skipped, then the last time step taken, "
+            'in "reader", and cases taken for time and time for cases, padding not skipped in "encoder"',
+        ),
+    ],
+)
+def test_a_model_that_was_never_packed(wrong, kind, sentence):
+    model = sequential(
+        "reader",
+        TOKENS,
+        ("embed", Embedding(tokens=20, features=6, padding=0)),
+        ("encoder", LSTM(features=6, units=5)),
+        ("reader", GRU(features=5, units=4, direction="both", output="last")),
+        ("head", Dense(features=8, units=1)),
+    )
+    report = judge(model, Reader(wrong))
+    assert [(cause.kind, cause.sentence) for cause in report.causes] == [(kind, sentence)]
+    assert set(report.causes[0].where) == {"encoder", "reader"}
+
+
 def test_layers_exchanged():
     def edit(arrays: dict[str, Any]) -> None:
         for key in [key for key in arrays if key.startswith("one.")]:

@@ -67,6 +67,7 @@ class Change:
 
     sentence: what is wrong, to be followed by 'in "layer"'. layer: with its fields as the mistake has them.
     edit: makes its arrays out of the right ones. compute: how it is run. masked: False ignores its mask.
+    others: the sentence of the change that the other recurrent layers make, where all are run the same wrong way.
     """
 
     sentence: str
@@ -74,6 +75,7 @@ class Change:
     edit: Edit = _kept
     compute: Compute = plain
     masked: bool = True
+    others: str = ""
 
 
 # ------------------------------------------------------------------------------------------------- to arrays

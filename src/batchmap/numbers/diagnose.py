@@ -244,8 +244,10 @@ class Suspect(NamedTuple):
     @property
     def sentence(self) -> str:
         """What is wrong, and where."""
-        what = next(iter(self.changes.values())).sentence
-        return f"{what} in " + " and ".join(f'"{name}"' for name in self.changes)
+        places: dict[str, list[str]] = {}
+        for name, change in self.changes.items():
+            places.setdefault(change.sentence, []).append(f'"{name}"')
+        return ", and ".join(f"{what} in {' and '.join(names)}" for what, names in places.items())
 
 
 def _suspects(scene: Scene, first: str | None) -> Iterator[Iterator[Suspect]]:
@@ -254,7 +256,9 @@ def _suspects(scene: Scene, first: str | None) -> Iterator[Iterator[Suspect]]:
     if first is not None:
         yield _alone(scene.model[first])
         nodes = [node for node in nodes if node.name != first]
-    yield chain(_exchanged(scene), _together(scene.model), *(_alone(node) for node in nodes))
+    yield chain(
+        _exchanged(scene), _together(scene.model), _among_others(scene.model), *(_alone(node) for node in nodes)
+    )
 
 
 def _alone(node: Node) -> Iterator[Suspect]:
@@ -279,6 +283,23 @@ def _together(model: Model) -> Iterator[Suspect]:
                 if all(sentence in table for table in tables):
                     changes = zip(nodes, tables, strict=True)
                     yield Suspect(mistake.kind, {node.name: table[sentence] for node, table in changes})
+
+
+def _among_others(model: Model) -> Iterator[Suspect]:
+    """A mistake in one recurrent layer that comes with another one in all the others, as in a model never packed."""
+    recurrent = [node for node in model if isinstance(node.layer, Recurrent)]
+    tables = {
+        node.name: {change.sentence: change for mistake in MISTAKES for change in _changes(mistake, node)}
+        for node in recurrent
+        if len(recurrent) > 1
+    }
+    for mistake in MISTAKES:
+        for node in recurrent:
+            others = [other.name for other in recurrent if other is not node and (other.mask or not node.mask)]
+            for change in _changes(mistake, node):
+                if change.others and others and all(change.others in tables[name] for name in others):
+                    rest = {name: tables[name][change.others] for name in others}
+                    yield Suspect(mistake.kind, {node.name: change, **rest})
 
 
 def _exchanged(scene: Scene) -> Iterator[Suspect]:

@@ -51,6 +51,7 @@ ARRAYS = {
 SQUASHES = (TANH, SIGMOID, RELU, LINEAR, Formula("softsign"), HARD_SIGMOID_FIFTH, HARD_SIGMOID_SIXTH)
 GATES = (SIGMOID, HARD_SIGMOID_FIFTH, HARD_SIGMOID_SIXTH, TANH)
 HEADS = (*SQUASHES, Formula("softmax"))
+UNPACKED = "padding not skipped (not packed, no mask)"
 FIELDS = {
     "activation": "activation",
     "gate_activation": "gate activation",
@@ -124,7 +125,7 @@ def reset_position(layer: GRU) -> Iterator[Change]:
 
 def padding(layer: Recurrent) -> Iterator[Change]:
     """A padded batch treated as if all its steps counted, or something else left where it was skipped."""
-    yield Change("padding not skipped (not packed, no mask)", layer, masked=False)
+    yield Change(UNPACKED, layer, masked=False)
     if layer.output == "sequence":
         for held, says in (("zero", "zeros"), ("held", "the last output")):
             if layer.padded != held:
@@ -141,7 +142,7 @@ def step_taken(layer: Recurrent | Step) -> Iterator[Change]:
         column = changes.step(-1, changes.time_axis(layer))
         says = "last column out[:, -1] taken instead of the final state"
         yield Change(says, layer, compute=column)
-        yield Change(f"{says}, padding not skipped,", layer, compute=column, masked=False)
+        yield Change(f"{says}, padding not skipped,", layer, compute=column, masked=False, others=UNPACKED)
         yield Change(
             "first step out[:, 0] taken instead of the last", layer, compute=changes.step(0, changes.time_axis(layer))
         )
@@ -165,7 +166,7 @@ def axis_order(layer: Recurrent) -> Iterator[Change]:
         yield Change(what, turned, masked=masked)
         if layer.output == "last" and layer.merge != "separate":
             column = changes.step(-1, changes.time_axis(layer))
-            yield Change(f"{what}, then the last time step taken,", turned, compute=column, masked=masked)
+            yield Change(f"{what}, then the last time step taken,", turned, compute=column, masked=masked, others=what)
             case = changes.step(-1, 1 - changes.time_axis(layer))
             yield Change(f"last case taken instead of the last time step{says}", layer, compute=case, masked=masked)
         if layer.merge != "separate":
