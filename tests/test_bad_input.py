@@ -511,8 +511,7 @@ FILES: dict[str, Row] = {
         lambda: bm.port(SENTIMENT, "torch", allow=("lunch",), out="o"),
         bm.UnknownWord,
         "",
-        '"lunch" is no field that may be lost.\n'
-        "  Instead: one of carried_state, dropout, recurrent_dropout, dropout_between.",
+        '"lunch" is no field that may be lost.\n  Instead: one of carried_state, dropout, recurrent_dropout.',
     ),
     "allow-text": (
         lambda: bm.port(SENTIMENT, "torch", allow="dropout", out="o"),

@@ -167,6 +167,7 @@ def test_says_what_to_type_here(run: Any) -> None:
         ("bm.port('a.json', framework, weights='w.h5')", "batchmap port a.json --weights w.h5 --to ... --out ported"),
         ("bm.verify(file, folder) compares the two", "batchmap verify compares the two"),
         ('allow=("carried_state",) if', "--allow carried_state if"),
+        ('allow=("dropout", "recurrent_dropout") if', "--allow dropout --allow recurrent_dropout if"),
         ("give it together with the weights: weights=...", "give it together with the weights: --weights FILE"),
         ('padding="any" (--padding any) writes', "--padding any writes"),
         ("give another out, or overwrite=True", "give another out, or --overwrite"),

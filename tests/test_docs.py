@@ -55,14 +55,18 @@ def test_the_emitted_file_is_the_one_shown(clone: Path) -> None:
 
 def test_the_readme_has_all_of_these() -> None:
     assert len(COMMANDS) == 2
-    assert len(blocks("pycon")) == 1
+    assert len(blocks("pycon")) == 2
 
 
-def test_examples_of_the_readme_run() -> None:
+@pytest.mark.needs("torch")
+def test_examples_of_the_readme_run(clone: Path) -> None:
     # Inside a block every blank line belongs to what is printed.
     source = "\n".join(block.replace("\n\n", "\n<BLANKLINE>\n") for block in blocks("pycon"))
-    test = doctest.DocTestParser().get_doctest(source, {}, "README", "README.md", 0)
-    runner = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL | doctest.ELLIPSIS)
-    result = runner.run(test)
-    assert result.attempted >= 6
+    test = doctest.DocTestParser().get_doctest(source, {"__name__": "readme"}, "README", "README.md", 0)
+    for example in test.examples:  # how far off the right answer is depends on the processor
+        example.want = re.sub(r"computed that way: \S+\)", "computed that way: ...)", example.want)
+        if example.exc_msg:
+            example.exc_msg = re.sub(r"computed that way: \S+\)", "computed that way: ...)", example.exc_msg)
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
+    assert result.attempted >= 10
     assert result.failed == 0

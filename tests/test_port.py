@@ -347,6 +347,64 @@ def test_a_carried_state_is_lost_only_when_that_is_allowed(tmp_path: Path) -> No
     assert "carried_state" in report["losses"][0] and "memory" in report["losses"][0]
 
 
+def dropping(kind: str) -> tuple[Any, dict[str, Any]]:
+    """A model with a layer that drops both inputs and states in training, and its arrays."""
+    direction = "both" if kind == "both" else "forward"
+    layer = bm.LSTM(
+        features=3,
+        units=5,
+        direction=direction,
+        peepholes=kind == "peepholes",
+        dropout=0.2,
+        recurrent_dropout=0.3,
+    )
+    model = bm.Model("m", (bm.Input("x", sizes=(None, None, 3)),), (bm.Node("memory", layer, ("x",)),), ("memory",))
+    return model, {"memory": weights(layer)}
+
+
+@pytest.mark.needs
+@pytest.mark.parametrize(
+    ("framework", "kind", "words"),
+    [
+        ("keras", "", ()),
+        ("keras", "both", ()),
+        ("keras", "peepholes", ("dropout", "recurrent_dropout")),
+        ("torch", "", ("recurrent_dropout",)),
+        ("torch", "both", ("dropout", "recurrent_dropout")),
+        ("torch", "peepholes", ("recurrent_dropout",)),
+    ],
+)
+def test_dropout_is_lost_only_when_that_is_allowed(framework: str, kind: str, words: tuple[str, ...], tmp_path: Path):
+    model, arrays = dropping(kind)
+    if words:
+        with pytest.raises(Unsupported, match='"memory" would lose its') as refusal:
+            bm.port(model, framework, weights=arrays)
+        assert refusal.value.instead == f"allow={words!r} if it need not be trained on".replace("'", '"')
+    ported = bm.port(model, framework, weights=arrays, allow=words, out=tmp_path / "ported")
+    assert len(ported.plan.losses) == len(words)
+    for loss, word in zip(ported.plan.losses, words, strict=True):
+        assert loss.startswith(f'layer "memory": {word}=0.') and loss.endswith("outputs are the same, training is not.")
+    assert bm.weights(model, framework, weights=arrays)  # nothing is lost of arrays
+
+
+@pytest.mark.needs("torch", "keras")
+def test_dropout_between_the_layers_of_a_stack_stays() -> None:
+    import keras
+    from torch import nn
+
+    class Stack(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stack = nn.GRU(3, 4, num_layers=3, dropout=0.3, batch_first=True)
+
+        def forward(self, x: Any) -> Any:
+            return self.stack(x)[0]
+
+    ported = bm.port(Stack(), "keras")
+    assert [type(layer).__name__ for layer in ported.layers[1:]] == ["GRU", "Dropout", "GRU", "Dropout", "GRU"]
+    assert [layer.rate for layer in ported.layers if isinstance(layer, keras.layers.Dropout)] == [0.3, 0.3]
+
+
 @pytest.mark.needs("torch", "keras")
 def test_the_carried_state_of_a_lone_layer_too() -> None:
     import keras

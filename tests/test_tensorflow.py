@@ -330,6 +330,33 @@ def test_model_source_computes_the_same(tensorflow_cells, name, padding):  # noq
             close(one, wanted[output], dtype)
 
 
+def test_dropout_of_inputs_is_one_draw_for_all_time_steps(tensorflow_cells):  # noqa: F811
+    """The layer hands its inputs on, scaled: a dropped feature is 0 at every step, another one twice itself."""
+    layer = RNN(features=3, units=3, activation="linear", dropout=0.5)
+    model = sequential("dropping", Input("x", sizes=(None, None, 3)), ("rnn", layer))
+    arrays = {
+        "0.forward.kernel": np.eye(3)[None],
+        "0.forward.recurrent": np.zeros((1, 3, 3)),
+        "0.forward.bias": np.zeros((1, 3)),
+    }
+    made = plan(model, FRAMEWORK)
+    assert made.losses == ()
+    text = write_model(made, title="Dropping.", weights=None)
+    run = """
+model = Dropping()
+for variable in model.variables:
+    variable.assign(KERNEL if "kernel" in variable.name else tf.zeros(3))
+x = 1 + tf.random.uniform([40, 7, 3])
+plain, trained = model(x), model(x, training=True)
+"""
+    kernel = native_arrays(made, {"rnn": arrays})["rnn/rnn/basic_rnn_cell/kernel"].tolist()
+    found = tensorflow_cells.script(text + run.replace("KERNEL", str(kernel)), ["x", "plain", "trained"])
+    np.testing.assert_allclose(found["plain"], found["x"], rtol=1e-6)
+    kept = found["trained"][:, :1] != 0
+    np.testing.assert_allclose(found["trained"], 2 * found["x"] * kept, rtol=1e-6)
+    assert 0.2 < kept.mean() < 0.8
+
+
 def test_trace_names_the_layers(tensorflow_cells):  # noqa: F811
     model, arrays, made, text = written(MODELS["tagger"])
     inputs = fed(model, 2, 7, holes=False)

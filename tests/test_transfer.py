@@ -255,7 +255,7 @@ def test_layers_of_one_size_are_taken_in_order(three):
 
 def test_an_order_that_is_wrong_is_found_out_and_can_be_mended(three):
     error = refused(bm.Mismatch, three, Three("z", "x", "y"))
-    assert error.what == "Three computes something else than three.h5, with the same weights in every layer"
+    assert error.what == "Three computes something else than three.h5 with the same weights"
     assert error.instead == (
         "mend its forward, or, should c and a and b belong elsewhere, say which goes where: "
         "match={source layer: target layer}; the module was left as it was"
@@ -636,7 +636,7 @@ def test_a_failing_check_names_the_mistake_and_changes_nothing(scorer_files):
     assert not error.report
     assert [cause.kind for cause in error.report.causes] == ["padding"]
     assert error.report.causes[0].where == ("encoder",)
-    assert error.what == "Scorer computes something else than tagger.h5, with the same weights in every layer"
+    assert error.what == "Scorer computes something else than tagger.h5 with the same weights"
     assert error.instead == "mend its forward; the module was left as it was"
 
 

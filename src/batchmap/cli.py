@@ -36,12 +36,12 @@ examples:
 STATUS = "exit status: 0 done, 1 refused or not the same, 2 not understood"
 
 # What callers from Python are told to type, and what to type here.
-SPELLINGS = {
+SPELLINGS: dict[str, str | Callable[[re.Match[str]], str]] = {
     r'bm\.explain\("([^"]*)", "([^"]*)"\)': r"batchmap explain \1 --in \2",
     r'bm\.explain\("([^"]*)"\)': r"batchmap explain \1",
     r"bm\.port\('([^']*)', framework, weights='([^']*)'\)": r"batchmap port \1 --weights \2 --to ... --out ported",
     r"bm\.(port|verify)\b(\([^)]*\))?": r"batchmap \1",
-    r'allow=\("(\w+)",\)': r"--allow \1",
+    r"allow=\(([^)]*)\)": lambda found: " ".join(f"--allow {word}" for word in re.findall(r"\w+", found[1])),
     r"\bweights=\.\.\.": "--weights FILE",
     r'\bpadding="(\w+)"( \(--padding \w+\))?': r"--padding \1",
     r"\boverwrite=True": "--overwrite",

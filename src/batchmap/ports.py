@@ -13,10 +13,10 @@ import numpy as np
 from batchmap.errors import Ambiguous, BadValue, Mismatch, MissingLibrary, Unsupported, unknown
 from batchmap.files import folder, safetensors
 from batchmap.frameworks import get
-from batchmap.mapping.conversion import choose, lower
+from batchmap.mapping.conversion import choose, lower, undriven
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.packs import fold
-from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan, losses, plan, split
+from batchmap.mapping.plan import LOSSES, NATIVE, SPELLED, Place, Plan, accepted, losses, plan, split
 from batchmap.numbers.verify import Report, compare, probes, reference
 from batchmap.source.write import class_name, expression
 from batchmap.sources import (
@@ -34,7 +34,6 @@ from batchmap.sources import (
 from batchmap.spec.layers import Dense, Layer, Recurrent, TimeDistributed
 from batchmap.tables import columns
 
-LOSSES = ("carried_state", "dropout", "recurrent_dropout", "dropout_between")  # what `allow` may name
 FILES = ("model.py", "model.safetensors", "report.json", "README.md")
 Progress = Callable[[str], None]
 
@@ -60,11 +59,15 @@ class Port:
         return tuple(_row(place, self.plan, self.source) for place in self.plan.places)
 
     def __str__(self) -> str:
-        count = sum(array.size for arrays in self.source.weights.values() for array in arrays.values())
-        opening = f"{self.source.name}: {self.source.title}, {len(self.plan.places)} layers, {_grouped(count)} weights."
-        if self.source.live is None:
-            opening += f" {get(self.source.framework).title} was not needed to read it."
-        header = ("layer", get(self.source.framework).title, self.plan.framework.title, "how")
+        source, target = self.source, self.plan.framework
+        count = sum(array.size for arrays in source.weights.values() for array in arrays.values())
+        opening = f"{source.name}: {source.title}, {len(self.plan.places)} layers, {_grouped(count)} weights."
+        if source.live is None and source.version:
+            opening += f" {get(source.framework).title} was not needed to read it."
+        titles = (source.title.removesuffix(f" {source.version}"), target.title)
+        if titles[0] == titles[1]:
+            titles = (source.title, f"{target.title} {target.version}")
+        header = ("layer", *titles, "how")
         lines = [opening, "", *columns((header, *self.rows)), ""]
         if self.reports:
             checked = [("checked", "against", "cases x time", "furthest off")]
@@ -130,7 +133,8 @@ def port(
     the result is then a `Port`. Without it the result is the live object.
     native_only: refuse what the framework's own layers cannot hold, instead of spelling the cell out.
     padding: "right", which the emitted source checks, or "any", which is slower. allow: fields that may be lost
-    ("carried_state"); each stands in the report. name: of the model. overwrite: an earlier port in `out` may go.
+    ("carried_state", "dropout", "recurrent_dropout"); each stands in the report. name: of the model. overwrite: an
+    earlier port in `out` may go.
     progress: called with a sentence at each step.
     Raises Unsupported where no exact port exists, BadFile for a damaged or foreign file, Mismatch where the result
     does not compute the same; nothing is written then.
@@ -178,7 +182,7 @@ def weights(source: Any, framework: str, *, weights: str | Path | Mapping[str, A
     """
     target = spoke(framework)
     found = read_source(source, weights=weights)
-    planned, arrays = _planned(found, target, False, "right", ("carried_state",))
+    planned, arrays = _planned(found, target, False, "right", LOSSES)
     native: dict[str, Any] = target.module("source").native_arrays(planned, arrays)
     return native
 
@@ -239,7 +243,7 @@ def _prove(
         if not report:
             raise Mismatch(
                 f"the port of {found.name} to {target.title} does not compute the same",
-                str(report),
+                report.difference,
                 "nothing was written; please report this with the model",
                 report=report,
             )
@@ -248,20 +252,19 @@ def _prove(
 
 def _padding_note(planned: Plan, framework: str) -> tuple[str, ...]:
     """What is assumed of padding, where the source and the port do not do the same with it; framework: the source's."""
-    if all(place.node.mask is None for place in planned.places):
-        return ()
-    wide = get(framework).module("source").HOLES
-    if planned.framework.module("source").HOLES:
-        if wide:
-            return ()
+    masked = [place for place in planned.places if place.node.mask is not None]
+    target, source = planned.framework.module("source").PADDING, get(framework).module("source").PADDING
+    if target.anywhere and not source.anywhere and masked:
         return (
-            "Padding must be on the right of each case, and no case may be empty, as in the source.",
+            f"Padding must be on the right of each case{'' if source.whole else ', and no case may be empty'}, "
+            "as in the source.",
             "Elsewhere the source reads as many steps as a case has tokens, and the port skips the padding.",
         )
-    if all(place.how != NATIVE for place in planned.places if place.node.mask is not None):
+    if target.anywhere or all(place.how != NATIVE for place in masked):
         return ()
-    note = "Padding must be on the right of each case, and no case may be empty; model.py raises otherwise."
-    if not wide:
+    note = "Padding must be on the right of each case"
+    note += "; model.py raises otherwise." if target.whole else ", and no case may be empty; model.py raises otherwise."
+    if not source.anywhere:
         return (note,)
     return (note, 'The source would also accept it elsewhere: padding="any" writes a slower form that does too.')
 
@@ -287,8 +290,7 @@ def _port_lone(
             raise
         found = Source(model.name, "batchmap", owner(source).name, model, stored)
         return port(found, target.name, allow=allow)
-    if "carried_state" in lowered.left_out:
-        losses(model.nodes[0], target, allow)
+    accepted(losses(layer, type(source).__name__, lowered.left_out), target, allow)
     module = live.build(layer)
     live.assign(module, layer, arrays)
     _prove_lone(layer, arrays, target, module)
@@ -333,11 +335,14 @@ def _prove_lone(layer: Recurrent, arrays: Mapping[str, Any], target: Framework, 
 def _row(place: Place, planned: Plan, source: Source) -> tuple[str, str, str, str]:
     layer = place.layer
     plain = layer.layer if isinstance(layer, TimeDistributed) else layer
-    was = _native_text(layer, get(source.framework), source.title.partition(" ")[2])
-    if place.call is None:
+    was = _native_text(layer, get(source.framework), source.version) if source.version else repr(layer)
+    if place.call is None or place.counterpart is None:
         now = planned.framework.module("source").describe(place)
     else:
-        now = expression(place.call, planned.framework, width=10_000)
+        inner = undriven(place.call, place.counterpart)
+        now = expression(inner, planned.framework, width=10_000)
+        if inner is not place.call and isinstance(plain, Recurrent) and plain.direction == "both":
+            now += ", both ways"
         activation = getattr(plain, "activation", None)
         if (
             isinstance(plain, Dense)
@@ -347,8 +352,9 @@ def _row(place: Place, planned: Plan, source: Source) -> tuple[str, str, str, st
         ):
             now += f", {activation}"
     how = place.how
-    if place.how == NATIVE and place.node.mask is not None and not planned.framework.module("source").HOLES:
-        how += ", packed by length"
+    by = planned.framework.module("source").PADDING.by
+    if place.how == NATIVE and place.node.mask is not None and by:
+        how += f", {by}"
     return (place.node.name, was, now, how)
 
 

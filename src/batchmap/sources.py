@@ -41,6 +41,11 @@ class Source:
     live: Any = None
 
     @property
+    def version(self) -> str:
+        """Of the framework it came from; nothing for a spec."""
+        return self.title.partition(" ")[2]
+
+    @property
     def side(self) -> Side:
         """The source as one side of a comparison: the live object, else the float64 reference."""
         if self.live is None:

@@ -368,8 +368,8 @@ def _mismatch(source: str, title: str, report: Report, moves: Sequence[Move]) ->
     if ordered:
         instead += f", or, should {' and '.join(ordered)} belong elsewhere, {SAY}"
     return Mismatch(
-        f"{title} computes something else than {source}, with the same weights in every layer",
-        str(report),
+        f"{title} computes something else than {source} with the same weights",
+        report.difference,
         f"{instead}; the module was left as it was",
         report=report,
     )

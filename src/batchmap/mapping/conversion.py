@@ -91,6 +91,16 @@ def _check_layers(framework: Framework) -> None:
         )
 
 
+def undriven(call: Call, counterpart: Counterpart) -> Call:
+    """The call of a cell without the function that runs it over time; any other call as it is."""
+    for driver in _drivers(counterpart):
+        if call.target == driver.target:
+            inner = call[driver.argument]
+            assert isinstance(inner, Call)
+            return inner
+    return call
+
+
 def gather(rows: Sequence[Row], spec: Any, site: Site) -> dict[str, Any]:
     """Native arguments of one call, in the order of its rows."""
     arguments: dict[str, Any] = {}

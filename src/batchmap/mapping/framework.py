@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchmap.mapping.packs import Pack
 from batchmap.mapping.rows import Folded, Repeat, Row, Wrap
@@ -13,6 +13,18 @@ from batchmap.spec.layers import Layer
 
 if TYPE_CHECKING:
     from batchmap.spec.terms import Term
+
+
+class Padding(NamedTuple):
+    """How the native layers of a framework skip padding.
+
+    anywhere: in any place of a case, and not only on its right. whole: a case may be nothing else.
+    by: what they go by, as a table says it.
+    """
+
+    anywhere: bool = True
+    whole: bool = True
+    by: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchmap.errors import Unsupported
 from batchmap.mapping.calls import Call
 from batchmap.mapping.conversion import choose
 from batchmap.mapping.framework import Counterpart, Framework
 from batchmap.mapping.rows import show
-from batchmap.spec.layers import Layer, Recurrent, TimeDistributed, unstack
+from batchmap.spec.layers import Dropout, Layer, Recurrent, TimeDistributed, unstack
 from batchmap.spec.model import Model, Node
 from batchmap.spec.parameters import Key
 
 NATIVE, SPELLED, PLAIN = "native", "spelled out", "expression"
-LOSSES = ("carried_state", "dropout", "recurrent_dropout", "dropout_between")
+LOSSES = ("carried_state", "dropout", "recurrent_dropout")  # what a port may lose, where that is allowed
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,14 @@ class Place:
         return self.node.layer
 
 
+class Loss(NamedTuple):
+    """A field of a layer that a port does not keep; who: the layer, as an error calls it."""
+
+    who: str
+    word: str
+    value: Any
+
+
 @dataclass(frozen=True)
 class Plan:
     """All places of a model. padding: "right", or "any" where padding may stand anywhere in a case."""
@@ -59,7 +67,7 @@ def plan(
     *,
     native_only: bool = False,
     padding: str = "right",
-    allow: tuple[str, ...] = (),
+    allow: Sequence[str] = (),
 ) -> Plan:
     """Decides for every layer: native first, spelled out second, refused last.
 
@@ -67,12 +75,9 @@ def plan(
     native_only: refuse what would be spelled out. allow: fields that may be lost, each reported.
     Raises Unsupported with the name of the layer, the field, the reason and the way out.
     """
-    places = []
-    lost: list[str] = []
-    for node in model.nodes:
-        places.append(_place(node, framework, native_only, padding))
-        lost += losses(node, framework, allow)
-    return Plan(model, framework, tuple(places), padding, tuple(lost))
+    places = tuple(_place(node, framework, native_only, padding) for node in model.nodes)
+    found = [loss for place in places for loss in _losses(place, framework)]
+    return Plan(model, framework, places, padding, accepted(found, framework, allow))
 
 
 def split(
@@ -92,6 +97,10 @@ def split(
         stored = arrays.pop(node.name, {})
         for index, single in enumerate(unstack(layer)):
             name = f"{node.name}_{index + 1}"
+            if index and layer.dropout_between:
+                between = f"{node.name}_dropout" + (f"_{index}" if layer.layers > 2 else "")
+                nodes.append(Node(between, Dropout(rate=layer.dropout_between), inputs))
+                inputs = (between,)
             nodes.append(Node(name, single, inputs, node.mask))
             inputs = (name,)
             keys = {key: Key.parse(key) for key in stored}
@@ -105,7 +114,11 @@ def split(
 
 def _holds_stack(node: Node, framework: Framework, padding: str) -> bool:
     masked = node.mask is not None
-    if masked and padding == "any" and not framework.module("source").HOLES:
+    source = framework.module("source")
+    if masked and padding == "any" and not source.PADDING.anywhere:
+        return False
+    assert isinstance(node.layer, Recurrent)
+    if node.layer.dropout or (node.layer.dropout_between and "dropout_between" not in source.trained(node.layer)):
         return False
     try:
         counterpart, _ = choose(_inside(node.layer, framework, masked), framework)
@@ -127,7 +140,7 @@ def _place(node: Node, framework: Framework, native_only: bool, padding: str) ->
     if type(layer) in source.EXPRESSIONS:
         return Place(node, PLAIN)
     try:
-        if isinstance(layer, Recurrent) and masked and padding == "any" and not source.HOLES:
+        if isinstance(layer, Recurrent) and masked and padding == "any" and not source.PADDING.anywhere:
             raise Unsupported(
                 f"{framework.title} cannot skip padding in the middle of a case",
                 "its layers take lengths, not masks",
@@ -148,25 +161,38 @@ def _place(node: Node, framework: Framework, native_only: bool, padding: str) ->
     return Place(node, NATIVE, "", counterpart, lowered.call, notes)
 
 
-def losses(node: Node, framework: Framework, allow: tuple[str, ...]) -> list[str]:
-    """What a port of a layer loses, one sentence each; Unsupported for what has to be allowed and is not."""
-    layer = node.layer
-    found = []
-    if isinstance(layer, Recurrent):
-        if layer.carried_state:
-            if "carried_state" not in allow:
-                raise Unsupported(
-                    f'layer "{node.name}" carries its state from call to call (carried_state=True)',
-                    "the ported model would start every call from zero states",
-                    'allow=("carried_state",) if every call is a fresh start',
-                    framework=framework.name,
-                    field="carried_state",
-                    value=True,
-                )
-            found.append(f'layer "{node.name}": carried_state is lost; every call starts from zero states.')
-        kept = framework.module("source").trained(layer)
-        for word in ("dropout", "recurrent_dropout"):
-            rate = getattr(layer, word)
-            if rate and word not in kept:
-                found.append(f'layer "{node.name}": {word}={show(rate)} acts in training only and is left out.')
-    return found
+def _losses(place: Place, framework: Framework) -> list[Loss]:
+    if not isinstance(place.layer, Recurrent):
+        return []
+    kept = framework.module("source").trained(place.layer, spelled=place.how == SPELLED)
+    return losses(place.layer, f'layer "{place.node.name}"', {*LOSSES} - {*kept})
+
+
+def losses(layer: Recurrent, who: str, words: Collection[str]) -> list[Loss]:
+    """What is lost of a layer, if these fields of it are."""
+    return [Loss(who, word, getattr(layer, word)) for word in LOSSES if word in words and getattr(layer, word)]
+
+
+def accepted(found: Sequence[Loss], framework: Framework, allow: Sequence[str]) -> tuple[str, ...]:
+    """One sentence for each loss; Unsupported where a field may not be lost.
+
+    allow: the fields that may be.
+    """
+    refused = [loss for loss in found if loss.word not in allow]
+    if refused:
+        who = refused[0].who
+        values = " and ".join(f"{loss.word}={show(loss.value)}" for loss in refused if loss.who == who)
+        words = list(dict.fromkeys(loss.word for loss in refused))
+        carried = words == ["carried_state"]
+        accept = ", ".join(show(word) for word in words) + ("," if len(words) == 1 else "")
+        raise Unsupported(
+            f"{who} would lose its {values} in {framework.title}",
+            "every call would start from zero states" if carried else "the outputs are the same, training is not",
+            f"allow=({accept}) if " + ("every call is a fresh start" if carried else "it need not be trained on"),
+            framework=framework.name,
+            field=words[0],
+            value=refused[0].value,
+        )
+    effects = {"carried_state": "every call starts from zero states"}
+    usual = "outputs are the same, training is not"
+    return tuple(f"{who}: {word}={show(value)} is lost; {effects.get(word, usual)}." for who, word, value in found)

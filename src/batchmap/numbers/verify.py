@@ -197,7 +197,14 @@ class Report:
                 f"Same outputs as {self.right} at {_listed(row.sizes.split(', '))}, "
                 f"furthest off {self.off:.1e} ({row.dtype})."
             )
-        lines = [f"Not the same: {self._what()}", *self._why()]
+        return f"Not the same: {self.difference}"
+
+    @property
+    def difference(self) -> str:
+        """What differs, and why, as far as that is known; nothing where both are the same."""
+        if self.same:
+            return ""
+        lines = [self._what(), *self._why()]
         if not self.causes and self.layers:
             lines += _table(self.layers)
         return "\n".join(lines)

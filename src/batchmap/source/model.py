@@ -155,6 +155,20 @@ class Writer(Generic[C]):
             reader.mask != node.name for reader in self.model.readers(node.name)
         )
 
+    def padding_seen(self, name: str) -> bool:
+        """Whether anything but a layer that skips the same padding reads a masked sequence."""
+        layer, mask = self.model[name].layer, self.model[name].mask
+        if isinstance(layer, Recurrent) and layer.output == "last":
+            return False
+        readers = self.model.readers(name)
+        return name in self.model.outputs or any(
+            reader.mask != mask or not self.keeps_mask(reader) for reader in readers
+        )
+
+    def keeps_mask(self, reader: Node) -> bool:
+        """Whether a layer that skips padding reads it as it comes."""
+        return True
+
     def lengths_name(self, source: str) -> str:
         """The variable that holds the lengths which a node marks."""
         return self._marked(source, "lengths")

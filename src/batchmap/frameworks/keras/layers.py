@@ -260,7 +260,6 @@ LAYERS = (
         (
             Arg("tokens", "input_dim"),
             Arg("features", "output_dim"),
-            *PLAIN,
             NOT_COMPUTED,
             Values(
                 "padding",
@@ -270,6 +269,7 @@ LAYERS = (
                 because="it can only mark token 0 as padding",
                 instead="renumber the tokens so that 0 is padding",
             ),
+            *PLAIN,
             DTYPE,
             Ignored(("input_length",), "repeats what the data say"),
         ),
@@ -285,8 +285,8 @@ LAYERS = (
             *_activation("activation", "activation", "linear"),
             Arg("bias", "use_bias", True),
             Fed("features"),
-            *PLAIN,
             NOT_COMPUTED,
+            *PLAIN,
             DTYPE,
         ),
         packs=(Pack("kernel", "kernel", "input unit"), Pack("bias", "bias", "unit")),

@@ -17,7 +17,7 @@ from batchmap.frameworks.keras.layers import KERAS_3_NAMES, SPELLED_NAMES
 from batchmap.frameworks.keras.spelling import SPELLING
 from batchmap.mapping.calls import Call
 from batchmap.mapping.conversion import choose
-from batchmap.mapping.framework import Counterpart
+from batchmap.mapping.framework import Counterpart, Padding
 from batchmap.mapping.packs import pack
 from batchmap.mapping.plan import SPELLED, Place, Plan
 from batchmap.mapping.rows import Arg
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from batchmap.spec.batch import Batch
 
 EXPRESSIONS = frozenset({Step})
-HOLES = True
+PADDING = Padding()
 TAKEN = ("keras", "layers", "ops", "Any", *SPELLED_NAMES.values())  # names that a written module uses itself
 LOADING = ("HERE", "Path", "load", "load_file", "weights", "arrays", "variable")
 BODY = WIDTH - 4  # of a line inside a function
@@ -69,9 +69,9 @@ def keras_2_hard_sigmoid(x: Any) -> Any:
 }
 
 
-def trained(layer: Recurrent) -> tuple[str, ...]:
+def trained(layer: Recurrent, spelled: bool = False) -> tuple[str, ...]:
     """The kinds of dropout that a layer keeps, for training goes on after a port."""
-    return ("dropout", "recurrent_dropout")
+    return () if spelled else ("dropout", "recurrent_dropout", "dropout_between")
 
 
 def inside(layer: Layer, masked: bool) -> Layer:

@@ -6,8 +6,10 @@ first used in a process, which is set here for that moment only; spelled-out cel
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -139,7 +141,7 @@ def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
     text: a module as `source.write_model` writes it. arrays: name of a variable to array. name: of the model.
     """
     _ready(text)
-    with _legacy():
+    with _legacy(), _without_advice():
         model = getattr(execute(text), class_name(name))()
     for variable in model.variables:
         variable.assign(arrays[variable.name.removesuffix(":0")])
@@ -151,7 +153,7 @@ def load(folder: Path) -> Any:
     path = folder / "model.py"
     text = path.read_text()
     _ready(text)
-    with _legacy():
+    with _legacy(), _without_advice():
         return execute(text, str(path)).load()
 
 
@@ -171,7 +173,8 @@ def dtype(model: Any) -> str:
 def run(model: Any, inputs: Sequence[Any]) -> list[Any]:
     """Runs a model; arrays in, arrays out."""
     tf = _tensorflow()
-    return [_numpy(leaf) for leaf in tf.nest.flatten(model(*_tensors(model, inputs)))]
+    with _without_advice():
+        return [_numpy(leaf) for leaf in tf.nest.flatten(model(*_tensors(model, inputs)))]
 
 
 def trace(model: Any, inputs: Sequence[Any]) -> dict[str, Any]:
@@ -467,3 +470,17 @@ def _legacy() -> Iterator[None]:
         os.environ.pop(ASKING)
         if was is not None:
             os.environ[ASKING] = was
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keeps back TensorFlow's advice to leave its cells for Keras: whoever asks for them knows."""
+    log = logging.getLogger("tensorflow")
+    was = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`tf\.nn\.rnn_cell\.\w+` is deprecated", UserWarning)
+            yield
+    finally:
+        log.setLevel(was)

@@ -16,6 +16,7 @@ from batchmap.frameworks.tensorflow.cells import Cell, dressed
 from batchmap.frameworks.tensorflow.script import Script
 from batchmap.frameworks.tensorflow.spelling import SPELLING, WAYS, driver, merged, module
 from batchmap.mapping.conversion import choose
+from batchmap.mapping.framework import Padding
 from batchmap.mapping.packs import pack
 from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan
 from batchmap.source import model
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from batchmap.spec.batch import Batch
 
 EXPRESSIONS = frozenset({Activation, Step, Concatenate, Masking, Flatten, Dense, Embedding, Dropout})
-HOLES = False
+PADDING = Padding(anywhere=False, by="by length")
 TAKEN = """self tf tf1 os Path load_file load HERE training h mask lengths forward backward right_padded_lengths
     hold_last name name_scope with_name_scope variables trainable_variables non_trainable_variables
     submodules""".split()  # names that the emitted module uses itself, and attributes of every tf.Module
@@ -65,9 +66,9 @@ def hold_last(x: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
 }
 
 
-def trained(layer: Recurrent) -> tuple[str, ...]:
+def trained(layer: Recurrent, spelled: bool = False) -> tuple[str, ...]:
     """The kinds of dropout that a layer keeps, for training goes on after a port."""
-    return ()
+    return () if layer.direction == "both" else ("dropout",)
 
 
 def inside(layer: Layer, masked: bool) -> Layer:
@@ -166,7 +167,7 @@ class _Writer(model.Writer[Cell]):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan, model.variables(plan, TAKEN))
-        if any(isinstance(place.layer, Dropout) and place.layer.rate for place in plan.places):
+        if any(_rate(place.layer) for place in plan.places):
             self.options.append("training: bool = False")
 
     def takes_mask(self, place: Place) -> bool:
@@ -244,6 +245,13 @@ class _Writer(model.Writer[Cell]):
         attributes = self._make(place, layer, scope)
         x = self.value(node.inputs[0])
         time = 1 if layer.cases_first else 0
+        if rate := _rate(layer):
+            sizes = [f"tf.shape({x})[0]", f"tf.shape({x})[1]", f"tf.shape({x})[2]"]
+            sizes[time] = "1"  # one draw for all time steps
+            options = [x, f"rate={rate}", f"noise_shape=[{', '.join(sizes)}]"]
+            self.body += wrapped("dropped = tf.nn.dropout(", options, ")", 8)
+            self.body.append(f"x = dropped if training else {x}")
+            x = "x"
         if layer.direction == "backward":
             self.body.append(f"x = {self._reversed(x, lengths, time)}")
             x = "x"
@@ -278,7 +286,7 @@ class _Writer(model.Writer[Cell]):
             elif both:
                 self.body.append(f"{target} = {merged(layer, 'forward', 'backward')}")
             return
-        if layer.padded == "held" and lengths and layer.direction != "backward":
+        if layer.padded == "held" and lengths and layer.direction != "backward" and self.padding_seen(node.name):
             if not layer.cases_first:
                 raise Unsupported(
                     f'layer "{node.name}" cannot hold its last output with time first in emitted source',
@@ -329,6 +337,14 @@ class _Writer(model.Writer[Cell]):
     def lengths(self, node: Node, condition: str) -> str:
         time_first = self.shapes[node.inputs[0]].names[0] == "time"
         return super().lengths(node, f"tf.transpose({condition})" if time_first else condition)
+
+
+def _rate(layer: Layer) -> float:
+    """The dropout that the source has a line for."""
+    if isinstance(layer, Dropout):
+        return layer.rate
+    kept = isinstance(layer, Recurrent) and "dropout" in trained(layer)
+    return float(layer.dropout) if kept else 0.0  # type: ignore[attr-defined]
 
 
 def _scopes(layer: Recurrent, scope: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from batchmap.frameworks.torch.cells import Cell
 from batchmap.frameworks.torch.spelling import SPELLING, imports, merged
 from batchmap.mapping.calls import Call
 from batchmap.mapping.conversion import choose
+from batchmap.mapping.framework import Padding
 from batchmap.mapping.packs import pack
 from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan
 from batchmap.source import model
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from batchmap.spec.batch import Batch
 
 EXPRESSIONS = frozenset({Activation, Step, Concatenate, Masking, Flatten})
-HOLES = False
+PADDING = Padding(anywhere=False, whole=False, by="packed by length")
 # Names that the emitted module uses itself, and attributes that every nn.Module has: no layer may take them.
 USED = """self torch nn F Path Tensor load_file load HERE h c t forward backward mask lengths
     pack_padded_sequence pad_packed_sequence right_padded_lengths hold_last""".split()
@@ -68,9 +69,9 @@ def hold_last(x: Tensor, lengths: Tensor) -> Tensor:
 }
 
 
-def trained(layer: Recurrent) -> tuple[str, ...]:
+def trained(layer: Recurrent, spelled: bool = False) -> tuple[str, ...]:
     """The kinds of dropout that a layer keeps, for training goes on after a port."""
-    return () if layer.direction == "both" else ("dropout",)
+    return ("dropout_between",) if layer.direction == "both" else ("dropout", "dropout_between")
 
 
 def inside(layer: Layer, masked: bool) -> Layer:
@@ -223,6 +224,10 @@ class _Writer(model.Writer[Cell]):
     def write_recurrent(self, place: Place, layer: Recurrent) -> None:
         (self._native if place.how == NATIVE else self._spelled)(place, layer)
 
+    def keeps_mask(self, reader: Node) -> bool:
+        """A layer with dropout of its own reads an unpacked sequence."""
+        return not self._drops(plain(reader.layer))
+
     def _define(self, name: str, call: Call) -> str:
         """Writes down what makes a part of the model; returns the attribute that holds it."""
         attribute = f"self.{name}"
@@ -233,7 +238,7 @@ class _Writer(model.Writer[Cell]):
     def names_mask(self, node: Node) -> bool:
         """A mask is needed too where an unpacked sequence asks for the number of time steps, and x is packed."""
         native = [place for place in self.maskees(node.name) if place.how == NATIVE]
-        unpacked = any(self._padding_seen(place.node.name) for place in native)
+        unpacked = any(self.padding_seen(place.node.name) for place in native)
         return super().names_mask(node) or (unpacked and self.names[node.inputs[0]] == "x")
 
     def _fed(self, node: Node) -> str:
@@ -264,7 +269,7 @@ class _Writer(model.Writer[Cell]):
             source in self.packed
             and self.model[source].mask == node.mask
             and not self._drops(layer)
-            and not self._padding_seen(source)
+            and not self.padding_seen(source)
         ):
             argument = self.variables[source]
         else:
@@ -295,16 +300,6 @@ class _Writer(model.Writer[Cell]):
             self.body.append(f"{variable} = {variable}.flip({axis})")
         if node.name in self.packed and (node.name in self.model.outputs or not self.model.readers(node.name)):
             self.value(node.name)
-
-    def _padding_seen(self, name: str) -> bool:
-        """Whether anything but a packed layer reads a masked sequence."""
-        layer = self.model[name].layer
-        if isinstance(layer, Recurrent) and layer.output == "last":
-            return False
-        return name in self.model.outputs or any(
-            reader.mask != self.model[name].mask or self._drops(plain(reader.layer))
-            for reader in self.model.readers(name)
-        )
 
     def _spelled(self, place: Place, layer: Recurrent) -> None:
         node = place.node
