@@ -202,6 +202,30 @@ SPECS: dict[str, Row] = {
         "window=9 is more than sequence_length=5: gradients cannot flow back over time steps that were not fed.\n"
         "  Instead: window=5, or leave it out: gradients then flow over the whole sequence.",
     ),
+    "layer-foreign-word": (
+        lambda: bm.LSTM(units=3, hidden_size=4),
+        bm.UnknownWord,
+        "",
+        '"hidden_size" is no field of LSTM.\n  Instead: bm.explain("hidden_size") says what it is called here.',
+    ),
+    "layer-typing-mistake": (
+        lambda: bm.GRU(unit=3),
+        bm.UnknownWord,
+        "",
+        '"unit" is no field of GRU. Did you mean units?',
+    ),
+    "layer-without-name": (
+        lambda: bm.LSTM(64),
+        bm.BadValue,
+        "units",
+        "LSTM(64) does not say which field that is.\n  Instead: LSTM(units=64), if it is units.",
+    ),
+    "batch-foreign-word": (
+        lambda: bm.Batch(batch_size=32),
+        bm.UnknownWord,
+        "",
+        '"batch_size" is no field of Batch.\n  Instead: bm.explain("batch_size") says what it is called here.',
+    ),
     "batch-remainder": (
         lambda: bm.Batch(remainder="skip"),
         bm.BadValue,
@@ -216,18 +240,9 @@ def test_a_spec_says_what_is_wrong(name):
     raised(*SPECS[name])
 
 
-@pytest.mark.parametrize(
-    ("call", "text"),
-    [
-        (lambda: bm.LSTM(units=3, hidden_size=4), "unexpected keyword argument 'hidden_size'"),
-        (lambda: bm.LSTM(features=3), "missing 1 required keyword-only argument: 'units'"),
-        (lambda: bm.LSTM(64), "takes 1 positional argument but 2 were given"),
-        (lambda: bm.Batch(batch_size=32), "unexpected keyword argument 'batch_size'"),
-    ],
-)
-def test_arguments_that_do_not_exist_are_pythons_own_error(call, text):
-    with pytest.raises(TypeError, match=text):
-        call()
+def test_a_field_that_is_left_out_is_pythons_own_error():
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'units'"):
+        bm.LSTM(features=3)
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -9,6 +9,7 @@ from operator import index
 from typing import Any
 
 from batchmap.errors import Ambiguous, BadValue, Contradiction
+from batchmap.spec.record import Record
 
 REMAINDERS = ("keep", "drop", "pad")
 REDUCTIONS = ("mean", "sum")
@@ -25,7 +26,7 @@ SIZES = (*COUNTS, "repeats", "sequence_length", "window", "features")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Batch:
+class Batch(Record):
     """A plan of updates: any consistent part of it may be given, and the rest is computed.
 
     cases: independent sequences whose losses enter one parameter update.

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from batchmap.errors import BadValue, Contradiction
 from batchmap.spec.formulas import LINEAR, SIGMOID, TANH, Formula, formula
+from batchmap.spec.record import Record
 
 DIRECTIONS = ("forward", "backward", "both")
 MERGES = ("concat", "sum", "mean", "product", "separate")
@@ -33,7 +34,7 @@ CLIPS = ("gate_clip", "cell_clip", "projection_clip")
 FORMULAS = ("activation", "gate_activation", "output_activation")
 
 
-class Layer:
+class Layer(Record):
     """What all layers share: validation by field name, and a repr that is valid Python."""
 
     def __post_init__(self) -> None:
