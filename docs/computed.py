@@ -16,7 +16,7 @@ from batchmap.frameworks import get, names
 from batchmap.mapping.framework import Counterpart, Framework
 from batchmap.mapping.packs import Pack
 from batchmap.mapping.rows import REQUIRED, Fixed, Ignored, Only, Repeat, Row, Same, Values, show
-from batchmap.spec.layers import Recurrent
+from batchmap.spec.layers import LSTM, Recurrent
 from batchmap.spec.terms import WORDS
 
 LEVELS = {
@@ -39,6 +39,15 @@ GATES = {  # letter: name, colour
     "r": ("reset", "#f1aaaa"),
     "n": ("candidate", "#cfe3a9"),
 }
+AXES = {  # first word of an axis: colour
+    "cases": "#a8d5c2",
+    "time": "#f6c28b",
+    "features": "#cfe3a9",
+    "directions": "#f1aaaa",
+    "units": "#f1aaaa",
+    "layers": "#d9c7ec",
+}
+EXAMPLE = LSTM(features=3, units=5, direction="both", returned_state=True)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -54,6 +63,7 @@ def write(docs: Path) -> None:
         docs / "_made" / "words.md": words(known),
         docs / "_made" / "support.md": support(),
         docs / "_made" / "gates.md": gates(known),
+        docs / "_made" / "updates.md": updates() + "\n",
         **{docs / "frameworks" / f"{framework.name}.md": page(framework) for framework in known},
     }
     for path in {*docs.glob("_made/*.md"), *docs.glob("frameworks/*.md")} - set(pages):
@@ -99,16 +109,16 @@ def support() -> str:
 
 def gates(known: Iterable[Framework]) -> str:
     """The gate orders of all frameworks, one picture a kind of layer."""
-    orders: dict[str, dict[str, list[str]]] = {}
+    kinds: dict[str, dict[str, list[str]]] = {}
     for framework in known:
         for counterpart in framework.layers:
             for order in gate_orders(counterpart):
-                titles = orders.setdefault(counterpart.kind.__name__, {}).setdefault(order, [])
+                titles = kinds.setdefault(counterpart.kind.__name__, {}).setdefault(order, [])
                 if framework.title not in titles:
                     titles.append(framework.title)
     return "\n\n".join(
-        f"### {kind}\n\n{blocks({', '.join(titles): order for order, titles in found.items()})}"
-        for kind, found in orders.items()
+        f"### {kind}\n\n{orders({', '.join(titles): order for order, titles in found.items()})}"
+        for kind, found in kinds.items()
     )
 
 
@@ -119,6 +129,12 @@ def page(framework: Framework) -> str:
         parts.append(f"Needs `{framework.needs}`, and that only to build or run its own objects.")
     if framework.files:
         parts.append("Files read and written without it: " + ", ".join(framework.files) + ".")
+    if framework.layers:
+        parts += [
+            "## Axes",
+            f"What goes into `{EXAMPLE!r}` and comes out of it, first axis on the left:",
+            axes(framework),
+        ]
     for counterpart in framework.layers:
         parts += layer(counterpart)
     if framework.batch:
@@ -149,10 +165,10 @@ def layer(counterpart: Counterpart) -> Iterator[str]:
         yield "Not held natively:"
         yield "\n".join(f"* {limit}" for limit in limits)
     if counterpart.packs:
-        rows = ([code(pack.native), code(" ".join(pack.names)), code(pack.pattern)] for pack in counterpart.packs)
+        rows = ([natives(pack), code(" ".join(pack.names)), code(pack.pattern)] for pack in counterpart.packs)
         yield table(("its array", "ours", "axes"), rows)
-    if orders := gate_orders(counterpart):
-        yield blocks({f"gates {order}": order for order in orders})
+    if held := gate_orders(counterpart):
+        yield orders({f"gates {order}": order for order in held})
 
 
 def arguments(rows: Iterable[Row]) -> str:
@@ -202,26 +218,68 @@ def gate_orders(counterpart: Counterpart) -> list[str]:
     return [order for order in dict.fromkeys(held) if len(order) == len(kind.gates)]
 
 
+def natives(pack: Pack) -> str:
+    """The array of a pack, with the one that is added to it."""
+    return code(pack.native) + (f" + {code(pack.plus)}" if pack.plus else "")
+
+
 def whole(pack: Pack) -> bool:
     """Whether an array holds one block a gate of the layer; peepholes have fewer."""
     return pack.parameters != "peephole"
 
 
-def blocks(orders: dict[str, str]) -> str:
-    """A picture: one row of coloured blocks an order. orders: label to gate letters."""
-    width, height, label = 92, 26, 20 + 7 * max(map(len, orders))
+def orders(held: dict[str, str]) -> str:
+    """A picture of gate orders; held: label to gate letters."""
+    rows = {
+        label: [(f"{letter}  {GATES[letter][0]}", 92, GATES[letter][1]) for letter in order]
+        for label, order in held.items()
+    }
+    said = "; ".join(f"{label}: {', '.join(GATES[letter][0] for letter in order)}" for label, order in held.items())
+    return blocks(rows, said)
+
+
+def axes(framework: Framework) -> str:
+    """A picture of what goes into a layer and what comes out, axis by axis, first to last."""
+    shapes = batchmap.shapes(EXAMPLE, batchmap.Batch(cases=4, sequence_length=7), framework.name)
+    rows = {
+        name: [(f"{axis} {size}", 34 + 7 * len(axis), AXES[axis.split(" ")[0]]) for axis, size in shapes[name].axes]
+        for name in ("x", "y", "h", "c")
+    }
+    said = "; ".join(f"{name}: {', '.join(text for text, _, _ in row)}" for name, row in rows.items())
+    return blocks(rows, said)
+
+
+def updates() -> str:
+    """A picture of one update: passes from left to right, replicas from top to bottom, a dot a case."""
+    batch = batchmap.Batch(cases_per_replica=4, accumulation=3, replicas=2)
+    assert batch.cases and batch.accumulation and batch.replicas and batch.cases_per_replica
+    one = ("● " * batch.cases_per_replica, 26 + 15 * batch.cases_per_replica, "#a8d5c2")
+    row = [one] * batch.accumulation + [("update", 66, "#f6c28b")]
+    rows = {f"replica {replica + 1}": row for replica in range(batch.replicas)}
+    said = (
+        f"cases {batch.cases} = cases_per_replica {batch.cases_per_replica} x accumulation {batch.accumulation} "
+        f"x replicas {batch.replicas}"
+    )
+    return f"{blocks(rows, said)}\n\n`{said}`"
+
+
+def blocks(rows: dict[str, list[tuple[str, int, str]]], said: str) -> str:
+    """A picture: a row of coloured blocks a label. rows: of each block its text, width and colour. said: in words."""
+    height, gap = 26, 6
+    label = 20 + 7 * max(map(len, rows))
     shapes = []
-    for row, (title, order) in enumerate(orders.items()):
-        y = row * (height + 6)
+    for place, (title, row) in enumerate(rows.items()):
+        x, y = label, place * (height + gap)
         shapes.append(f'<text x="0" y="{y + 18}" fill="currentColor">{title}</text>')
-        for place, letter in enumerate(order):
-            name, colour = GATES[letter]
-            x = label + place * width
+        for text, width, colour in row:
             shapes.append(f'<rect x="{x}" y="{y}" width="{width - 2}" height="{height}" rx="3" fill="{colour}"/>')
-            shapes.append(f'<text x="{x + 8}" y="{y + 18}" fill="#111">{letter}  {name}</text>')
-    size = f"0 0 {label + width * max(map(len, orders.values()))} {len(orders) * (height + 6)}"
-    said = "; ".join(f"{title}: {', '.join(GATES[letter][0] for letter in order)}" for title, order in orders.items())
-    svg = f'<svg viewBox="{size}" role="img" aria-label="{said}" font-family="sans-serif" font-size="13">'
+            shapes.append(f'<text x="{x + 8}" y="{y + 18}" fill="#111">{text}</text>')
+            x += width
+    wide = label + max(sum(width for _, width, _ in row) for row in rows.values())
+    svg = (
+        f'<svg viewBox="0 0 {wide} {len(rows) * (height + gap)}" style="max-width: {wide}px; width: 100%" role="img" '
+        f'aria-label="{said}" font-family="sans-serif" font-size="13">'
+    )
     return "\n".join(["```{raw} html", svg, *shapes, "</svg>", "```"])
 
 

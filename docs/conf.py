@@ -19,6 +19,7 @@ version = release = batchmap.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "computed"]
 exclude_patterns = ["_made"]
 myst_enable_extensions = ["colon_fence"]
+smartquotes = False  # quotes belong to code here
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -42,9 +42,12 @@ class Runner:
         """The native layer with canonical arrays; as `numbers.reference.run_layer`."""
         return self.live.run_layer(*given, **options)
 
-    def run_model(self, model: Model, arrays: Mapping[str, Mapping[str, Any]], x: Any) -> Any:
-        """The one output of a model, as its written source computes it with these canonical arrays."""
-        return self.live.run(bm.port(model, self.name, weights=arrays), [x])[0]
+    def run_model(
+        self, model: Model, arrays: Mapping[str, Mapping[str, Any]], x: Any, allow: Sequence[str] = ()
+    ) -> list[Any]:
+        """The outputs of a model, as its written source computes them with these canonical arrays."""
+        found: list[Any] = self.live.run(bm.port(model, self.name, weights=arrays, allow=allow), [x])
+        return found
 
     def shapes(self, layer: Recurrent, x: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """What the native layer returns for input of shape x, and the arrays it holds, as `bm.shapes` names them."""
@@ -144,13 +147,15 @@ class TensorFlow(Runner):
     def run_layer(self, *given: Any, **options: Any) -> Result:
         return self.process.run_layer(*given, **options)
 
-    def run_model(self, model: Model, arrays: Mapping[str, Mapping[str, Any]], x: Any) -> Any:
+    def run_model(
+        self, model: Model, arrays: Mapping[str, Mapping[str, Any]], x: Any, allow: Sequence[str] = ()
+    ) -> list[Any]:
         target = get("tensorflow")
         found, stored = plan.split(model, arrays, target)
-        planned = plan.plan(found, target)
+        planned = plan.plan(found, target, allow=allow)
         source = target.module("source")
         text = source.write_model(planned, title=model.name, weights=None)
-        return self.process.restore(text, source.native_arrays(planned, stored), class_name(model.name), x)[0]
+        return self.process.restore(text, source.native_arrays(planned, stored), class_name(model.name), x)
 
     def shapes(self, layer: Recurrent, x: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         text = f"import runners\nfound = runners.tensorflow_shapes({layer!r}, {x!r})"

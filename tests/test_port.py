@@ -251,7 +251,7 @@ def layer_arrays(model: Any, framework: str) -> list[Any]:
 def test_a_live_model_goes_to_tensorflow(runner: Any, one: str, name: str, framework: str) -> None:
     source, given = network(one, name)
     live, x = get(one).module("live"), given(seed=9)
-    found = runner.run_model(*live.read_model(source), x)
+    (found,) = runner.run_model(*live.read_model(source), x)
     np.testing.assert_allclose(found, live.run(source, [x])[0], rtol=0, atol=1e-5)
 
 
@@ -598,5 +598,5 @@ def test_rtneural_networks_compute_their_stored_outputs(runner: Any, models: Pat
     place = models / "rtneural"
     model, arrays = rtneural.read(place / f"{name}.json")
     x, wanted = (rtneural.column(place / f"{name}_{side}_python.csv") for side in ("x", "y"))
-    found = runner.run_model(model, arrays, x)
+    (found,) = runner.run_model(model, arrays, x)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)

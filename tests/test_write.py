@@ -15,7 +15,11 @@ import pytest
 
 import batchmap as bm
 from batchmap.errors import Unsupported
-from batchmap.numbers.reference import run_layer
+from batchmap.frameworks import get
+from batchmap.mapping.plan import plan
+from batchmap.numbers.reference import run_layer, run_model
+from batchmap.numbers.verify import probes
+from batchmap.spec.parameters import parameters
 from batchmap.translations import say
 from runners import Torch
 from support import CASES, FRAMEWORKS, REFUSED, TOLERANCES, data, weights
@@ -110,3 +114,62 @@ def test_torch_says_every_direction_and_merge(base: str, output: str, cases_firs
         arrays, x = weights(layer), data(layer, BATCH.cases, BATCH.sequence_length)
         found = Torch().script(bm.write(layer, "torch", BATCH), layer, arrays, x)
         np.testing.assert_allclose(found.output, run_layer(layer, arrays, x).output, rtol=0, atol=1e-12)
+
+
+LONG = "reader_of_the_first_stage_of_the_document"
+TOKENS = ("cases", "time"), (None, None), "int64"
+MODELS = {
+    "long names": bm.sequential(
+        "long names",
+        bm.Input("tokens_of_every_document_in_the_collection", *TOKENS),
+        (f"embedding_{LONG}", bm.Embedding(tokens=7, features=3, padding=0)),
+        (LONG, bm.LSTM(features=3, units=5, direction="both", merge="sum", padded="zero", dropout=0.2)),
+        (f"second_{LONG}", bm.GRU(features=5, units=4, padded="zero", reset="before", dropout=0.1)),
+        (f"head_{LONG}", bm.Dense(features=4, units=2, activation=bm.Formula("elu", slope=0.5))),
+    ),
+    "several readers": bm.Model(
+        "several readers",
+        (bm.Input("x", sizes=(None, None, 3)),),
+        (
+            bm.Node("below", bm.GRU(features=3, units=4), ("x",)),
+            bm.Node("forward", bm.LSTM(features=4, units=2), ("below",)),
+            bm.Node("backward", bm.RNN(features=4, units=3, direction="backward"), ("below",)),
+            bm.Node("all", bm.Concatenate(), ("forward", "below", "backward", "x")),
+            bm.Node("head", bm.Dense(features=12, units=2), ("all",)),
+            bm.Node("last", bm.Step(index=-1), ("all",)),
+        ),
+        ("head", "last", "below"),
+    ),
+    "marked": bm.Model(
+        "marked",
+        (bm.Input("x", sizes=(None, None, 3)),),
+        (
+            bm.Node("mask", bm.Masking(value=0.5), ("x",)),
+            bm.Node("memory", bm.LSTM(features=3, units=4, padded="held"), ("mask",), "mask"),
+            bm.Node("end", bm.GRU(features=4, units=2, output="last"), ("memory",), "mask"),
+        ),
+        ("mask", "memory", "end"),
+    ),
+}
+
+
+@pytest.mark.needs
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_models_are_formatted_and_compute_the_same(runner: Any, framework: str, name: str, tmp_path: Path) -> None:
+    model = MODELS[name]
+    arrays = {node.name: weights(node.layer) for node in model if parameters(node.layer)}
+    allow = ("dropout",)  # of both directions, and of a cell that is spelled out
+    planned = plan(model, get(framework), allow=allow)
+    text = get(framework).module("source").write_model(planned, title="A model.", weights="model.safetensors")
+    (tmp_path / "model.py").write_text(text)
+    ruff = [sys.executable, "-m", "ruff", "format", "--isolated", "--no-cache", "--diff", "--line-length", "100"]
+    found = subprocess.run([*ruff, str(tmp_path)], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+    assert max(map(len, text.split("\n"))) <= 100
+    for probe in probes(model):
+        (x,) = probe.inputs.values()
+        right = run_model(model, arrays, probe.inputs)
+        outputs = runner.run_model(model, arrays, x, allow=allow)
+        for output, wanted in zip(outputs, (right[entry] for entry in model.outputs), strict=True):
+            np.testing.assert_allclose(output, wanted, rtol=0, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from batchmap.source.write import WIDTH
 
@@ -31,6 +32,28 @@ def wrapped(opening: str, arguments: Sequence[str], closing: str, indent: int) -
     if indent + 4 + len(body) <= WIDTH:
         return [opening, f"    {body}", closing]
     return [opening, *(f"    {argument}," for argument in arguments), closing]
+
+
+def fitted(line: str, indent: int) -> list[str]:
+    """Breaks a statement that is too long for its line inside its last call, if it ends with one.
+
+    indent: columns before it.
+
+    >>> fitted("x = f(g(1), " + "y" * 60 + ")", indent=28)[1].strip().startswith("g(1), yyy")
+    True
+    """
+    if indent + len(line) <= WIDTH or not line.endswith(")"):
+        return [line]
+    depth, cuts = 0, [len(line) - 1]
+    for place in range(len(line) - 1, -1, -1):
+        depth += (line[place] in ")]}") - (line[place] in "([{")
+        if depth == 0:
+            break
+        if depth == 1 and line[place] == ",":
+            cuts.append(place)
+    ends = [place, *reversed(cuts)]
+    arguments = [line[start + 1 : end].strip() for start, end in pairwise(ends)]
+    return wrapped(line[: place + 1], arguments, ")", indent)
 
 
 def joined(words: Sequence[str]) -> str:

@@ -6,13 +6,14 @@ A framework derives its `Writer`, says in a few attributes what it calls things,
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any, ClassVar, Generic, TypeVar
 
 from batchmap.errors import Unsupported
 from batchmap.mapping.plan import SPELLED, Place, Plan
-from batchmap.source.lines import indent, joined
+from batchmap.source.lines import fitted, indent, joined, wrapped
 from batchmap.source.traits import Cell
-from batchmap.source.write import class_name, identifiers, quoted
+from batchmap.source.write import WIDTH, class_name, identifiers, quoted
 from batchmap.spec.cells import packed
 from batchmap.spec.layers import Activation, Dense, Dropout, Embedding, Layer, Masking, Recurrent, TimeDistributed
 from batchmap.spec.model import Model, Node
@@ -237,8 +238,8 @@ class Writer(Generic[C]):
             "        super().__init__()",
             *indent(self.definitions, 2),
             "",
-            f"    def {self.method}(self, {', '.join(given)}) -> {returns}:",
-            *indent(self.body, 2),
+            *indent(wrapped(f"def {self.method}(", ["self", *given], f") -> {returns}:", 4)),
+            *indent([part for line in self.body for part in fitted(line, 8)], 2),
         ]
 
     def _docstring(self) -> list[str]:
@@ -249,7 +250,7 @@ class Writer(Generic[C]):
                 if self.needs_lengths(node.name):
                     value = node.layer.padding if isinstance(node.layer, Embedding) else getattr(node.layer, "value", 0)
                     about += ", " + self.assumed.format(value=value)
-            lines.append(f"{about}.")
+            lines += wrap(f"{about}.", WIDTH - 4, subsequent_indent="    ", break_on_hyphens=False)
         lines.append(f"Returns {' and '.join(axes(self.shapes[name]) for name in self.model.outputs)}.")
         return quoted("\n".join(lines)).split("\n")
 

@@ -230,6 +230,9 @@ class _Writer(model.Writer[Cell]):
         value = f"{x} @ self.{scope}_kernel"
         if layer.bias:
             self._define(f"{scope}_bias", f"{scope}/bias", [layer.units], layer.dtype)
+            if len(value) + len(scope) > WIDTH - 35:
+                self.body.append(f"x = {value}")
+                value = "x"
             value += f" + self.{scope}_bias"
         whole = applied(layer.activation, value, SPELLING)
         if len(whole) > WIDTH - 20 and whole != value:

@@ -18,7 +18,7 @@ from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan
 from batchmap.source import model
 from batchmap.source.cell import applied
 from batchmap.source.model import cell_arrays, plain, turned
-from batchmap.source.write import expression, identifiers, module, string
+from batchmap.source.write import WIDTH, expression, identifiers, module, string
 from batchmap.spec.formulas import LINEAR
 from batchmap.spec.layers import (
     LSTM,
@@ -231,7 +231,7 @@ class _Writer(model.Writer[Cell]):
     def _define(self, name: str, call: Call) -> str:
         """Writes down what makes a part of the model; returns the attribute that holds it."""
         attribute = f"self.{name}"
-        made = expression(call, self.plan.framework, indent=8, used=len(attribute) + 3)
+        made = expression(call, self.plan.framework, used=len(attribute) + 3, width=WIDTH - 8)
         self.definitions.append(f"{attribute} = {made}")
         return attribute
 
@@ -250,7 +250,7 @@ class _Writer(model.Writer[Cell]):
         attribute = f"self.{self.attributes[f'{node.name} dropout']}"
         self.definitions.append(f"{attribute} = nn.Dropout1d({layer.dropout})")
         there, back = ("transpose(1, 2)",) * 2 if layer.cases_first else ("permute(1, 2, 0)", "permute(2, 0, 1)")
-        self.body.append(f"x = {attribute}({value}.{there}).{back}  # the same for all time steps")
+        self.body += [f"x = {attribute}({value}.{there})", f"x = x.{back}  # one draw for all time steps"]
         return "x"
 
     def _drops(self, layer: Layer) -> bool:
