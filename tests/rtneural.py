@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from batchmap.frameworks import get
+from batchmap.mapping.arrays import unpack
 from batchmap.mapping.conversion import choose
-from batchmap.mapping.packs import unpack
 from batchmap.spec.layers import GRU, LSTM, Dense
 from batchmap.spec.model import Input, Model, sequential
 

@@ -17,8 +17,8 @@ import numpy as np
 import batchmap as bm
 from batchmap.frameworks import get
 from batchmap.mapping import plan
+from batchmap.mapping.arrays import pack
 from batchmap.mapping.conversion import choose
-from batchmap.mapping.packs import pack
 from batchmap.source.write import class_name
 from batchmap.spec.cells import packed
 from batchmap.spec.layers import Recurrent, unstack

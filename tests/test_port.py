@@ -18,8 +18,8 @@ import batchmap as bm
 import rtneural
 from batchmap.errors import Ambiguous, BadValue, Unsupported
 from batchmap.frameworks import get
+from batchmap.mapping.arrays import fold
 from batchmap.mapping.conversion import choose
-from batchmap.mapping.packs import fold
 from batchmap.numbers.reference import run_layer
 from batchmap.sources import read_source
 from batchmap.spec.layers import unstack

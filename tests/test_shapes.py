@@ -12,8 +12,8 @@ import pytest
 
 import batchmap as bm
 from batchmap.frameworks import get
+from batchmap.mapping.arrays import layout, unpack
 from batchmap.mapping.conversion import choose
-from batchmap.mapping.packs import layout, unpack
 from batchmap.spec.layers import Recurrent, unstack
 from support import CASES, FRAMEWORKS, REFUSED
 

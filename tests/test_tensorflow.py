@@ -15,8 +15,8 @@ from batchmap.errors import Ambiguous, Contradiction, Unsupported
 from batchmap.frameworks.tensorflow import FRAMEWORK, live
 from batchmap.frameworks.tensorflow.layers import tutorial
 from batchmap.frameworks.tensorflow.source import inside, native_arrays, write_layer, write_model
+from batchmap.mapping.arrays import pack, unpack
 from batchmap.mapping.conversion import choose, lift, lower
-from batchmap.mapping.packs import pack, unpack
 from batchmap.mapping.plan import NATIVE, SPELLED, plan, split
 from batchmap.mapping.rows import REQUIRED, Arg, Driver, Fixed, Repeat, Values
 from batchmap.numbers.reference import run_layer, run_model

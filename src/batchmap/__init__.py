@@ -19,6 +19,7 @@ from batchmap.errors import (
     UnknownWord,
     Unsupported,
 )
+from batchmap.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from batchmap.catalog import Support, explain, support
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from batchmap.spec.model import Input, Model, Node, sequential
     from batchmap.transfers import Transfer, transfer
     from batchmap.translations import Spec, Translation, arguments, build, read, shapes, translate, write
-
-__version__ = "0.1.0"
 
 # Public name to the module it comes from; imported when it is first asked for.
 _HOMES = {
@@ -134,4 +133,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(["__doc__", "__version__", *__all__])

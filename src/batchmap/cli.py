@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from batchmap.errors import BadFile, BadValue, BatchmapError
 from batchmap.tables import columns
 from batchmap.terminal import progress, show
+from batchmap.version import __version__
 
 REFUSED, USAGE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 
@@ -211,7 +212,6 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
 
 
 def _parser() -> Parser:
-    from batchmap import __version__
 
     runs = (explain, translate, batch, shapes, port, verify, support)
     listed = [(run.__name__, _about(run)[0].lower() + _about(run)[1:]) for run in runs]

@@ -13,9 +13,9 @@ import numpy as np
 from batchmap.errors import Ambiguous, BadValue, Mismatch, MissingLibrary, Unsupported, unknown
 from batchmap.files import folder, safetensors
 from batchmap.frameworks import get
+from batchmap.mapping.arrays import fold
 from batchmap.mapping.conversion import choose, lower, undriven
 from batchmap.mapping.framework import Framework
-from batchmap.mapping.packs import fold
 from batchmap.mapping.plan import LOSSES, NATIVE, SPELLED, Place, Plan, accepted, losses, plan, split
 from batchmap.numbers.verify import Report, compare, probes, reference
 from batchmap.source.write import class_name, expression
@@ -33,6 +33,7 @@ from batchmap.sources import (
 )
 from batchmap.spec.layers import Dense, Layer, Recurrent, TimeDistributed
 from batchmap.tables import columns
+from batchmap.version import __version__
 
 FILES = ("model.py", "model.safetensors", "report.json", "README.md")
 Progress = Callable[[str], None]
@@ -80,7 +81,6 @@ class Port:
 
     def json(self) -> dict[str, Any]:
         """The port as plain data: what stands in report.json."""
-        from batchmap import __version__
 
         return {
             "batchmap": __version__,

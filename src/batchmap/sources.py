@@ -13,8 +13,8 @@ import numpy as np
 from batchmap import files
 from batchmap.errors import Ambiguous, BadFile, BadValue, Unsupported, unknown
 from batchmap.frameworks import get
+from batchmap.mapping.arrays import check
 from batchmap.mapping.framework import Framework
-from batchmap.mapping.packs import check
 from batchmap.numbers.verify import Side, reference
 from batchmap.source.write import identifier
 from batchmap.spec.layers import Layer, Recurrent, TimeDistributed

@@ -10,9 +10,9 @@ import numpy as np
 
 from batchmap.errors import Ambiguous, BadValue, Contradiction, Mismatch, Unsupported
 from batchmap.frameworks import get
+from batchmap.mapping.arrays import check, fold, pack
 from batchmap.mapping.conversion import choose
 from batchmap.mapping.framework import Counterpart, Framework
-from batchmap.mapping.packs import check, fold, pack
 from batchmap.numbers.verify import Report, compare, probes
 from batchmap.sources import Source, live_side, owner, read_source
 from batchmap.spec.layers import Dense, Embedding, Layer, Recurrent, TimeDistributed, unstack

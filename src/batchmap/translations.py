@@ -381,7 +381,7 @@ def _read_live(source: Any, target: Framework) -> Layer | Model:
 
 def _native_weights(layer: Recurrent, target: Framework) -> dict[str, Shape]:
     """Shapes of the native arrays; those of a stack that is a list of layers are numbered."""
-    from batchmap.mapping.packs import layout
+    from batchmap.mapping.arrays import layout
 
     counterpart, _ = choose(layer, target)
     if layer.layers == 1 or counterpart.repeat is None or counterpart.repeat.scope:

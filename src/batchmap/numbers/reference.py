@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from batchmap.errors import BadValue, Contradiction, unknown
-from batchmap.mapping.packs import check
+from batchmap.mapping.arrays import check
 from batchmap.spec.cells import CELLS, activate, ahead, packed
 from batchmap.spec.layers import (
     Activation,

@@ -10,9 +10,9 @@ from batchmap.errors import Unsupported
 from batchmap.frameworks.keras import FRAMEWORK
 from batchmap.frameworks.keras.architecture import foreign
 from batchmap.frameworks.keras.layers import SPELLED_NAMES
+from batchmap.mapping.arrays import unpack
 from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.conversion import counterpart_of, lift
-from batchmap.mapping.packs import unpack
 from batchmap.spec.layers import Dense, Layer, Recurrent, TimeDistributed
 
 Arrays = dict[str, Any]

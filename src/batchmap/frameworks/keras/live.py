@@ -15,9 +15,9 @@ from typing import Any
 from batchmap.errors import BatchmapError, MissingLibrary
 from batchmap.frameworks.keras import FRAMEWORK, config, source
 from batchmap.frameworks.keras.layers import SPELLED_NAMES
+from batchmap.mapping.arrays import pack
 from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.conversion import choose
-from batchmap.mapping.packs import pack
 from batchmap.source.execution import execute
 from batchmap.spec.layers import Dense, Embedding, Layer, Recurrent, TimeDistributed, unstack
 from batchmap.spec.model import Input, Model, sequential

@@ -15,10 +15,10 @@ from batchmap.frameworks.keras import FRAMEWORK
 from batchmap.frameworks.keras.cells import Cell, replace_call
 from batchmap.frameworks.keras.layers import KERAS_3_NAMES, SPELLED_NAMES
 from batchmap.frameworks.keras.spelling import SPELLING
+from batchmap.mapping.arrays import pack
 from batchmap.mapping.calls import Call
 from batchmap.mapping.conversion import choose
 from batchmap.mapping.framework import Counterpart, Padding
-from batchmap.mapping.packs import pack
 from batchmap.mapping.plan import SPELLED, Place, Plan
 from batchmap.mapping.rows import Arg
 from batchmap.source.cell import applied

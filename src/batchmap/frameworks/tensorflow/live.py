@@ -20,9 +20,9 @@ from batchmap.errors import MissingLibrary, Unsupported
 from batchmap.frameworks.tensorflow.layers import CELLS, LAYERS
 from batchmap.frameworks.tensorflow.source import inside
 from batchmap.frameworks.tensorflow.spelling import WAYS
+from batchmap.mapping.arrays import pack, unpack
 from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.conversion import choose, lift
-from batchmap.mapping.packs import pack, unpack
 from batchmap.source.execution import execute
 from batchmap.source.model import turned
 from batchmap.source.write import class_name

@@ -15,9 +15,9 @@ from batchmap.frameworks.tensorflow import FRAMEWORK
 from batchmap.frameworks.tensorflow.cells import Cell, dressed
 from batchmap.frameworks.tensorflow.script import Script
 from batchmap.frameworks.tensorflow.spelling import SPELLING, WAYS, driver, merged, module
+from batchmap.mapping.arrays import pack
 from batchmap.mapping.conversion import choose
 from batchmap.mapping.framework import Padding
-from batchmap.mapping.packs import pack
 from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan
 from batchmap.source import model
 from batchmap.source.cell import applied

@@ -11,9 +11,9 @@ from batchmap.errors import MissingLibrary, Unsupported
 from batchmap.frameworks.torch import graph
 from batchmap.frameworks.torch.modules import Arrays, counterpart_of, numpy_array, peek, read_layer
 from batchmap.frameworks.torch.modules import owns as owns
+from batchmap.mapping.arrays import pack
 from batchmap.mapping.calls import Name
 from batchmap.mapping.conversion import choose
-from batchmap.mapping.packs import pack
 from batchmap.source.execution import execute
 from batchmap.source.write import class_name
 from batchmap.spec.layers import Dense, Embedding, Layer, Recurrent

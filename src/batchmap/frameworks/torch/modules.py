@@ -6,10 +6,10 @@ from typing import Any
 
 from batchmap.errors import Unsupported
 from batchmap.frameworks.torch.layers import LAYERS
+from batchmap.mapping.arrays import unpack
 from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.conversion import lift
 from batchmap.mapping.framework import Counterpart
-from batchmap.mapping.packs import unpack
 from batchmap.mapping.rows import Ignored
 from batchmap.spec.layers import Layer
 

@@ -10,10 +10,10 @@ from batchmap.errors import Unsupported
 from batchmap.frameworks.torch import FRAMEWORK, script
 from batchmap.frameworks.torch.cells import Cell
 from batchmap.frameworks.torch.spelling import SPELLING, imports, merged
+from batchmap.mapping.arrays import pack
 from batchmap.mapping.calls import Call
 from batchmap.mapping.conversion import choose
 from batchmap.mapping.framework import Padding
-from batchmap.mapping.packs import pack
 from batchmap.mapping.plan import NATIVE, SPELLED, Place, Plan
 from batchmap.source import model
 from batchmap.source.cell import applied
