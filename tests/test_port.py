@@ -23,6 +23,7 @@ from batchmap.mapping.conversion import choose
 from batchmap.numbers.reference import run_layer
 from batchmap.sources import read_source
 from batchmap.spec.layers import unstack
+from batchmap.spec.model import framed
 from batchmap.spec.parameters import parameters
 from runners import parts_of
 from support import CASES, FRAMEWORKS, REFUSED, data, weights
@@ -160,8 +161,67 @@ def test_what_no_native_layer_says_becomes_a_model(one: str, other: str, name: s
 @pytest.mark.needs("torch", "keras")
 @pytest.mark.parametrize("name", ["lstm-time-first", "gru-time-first"])
 def test_time_first_has_no_counterpart_in_keras(name: str) -> None:
-    with pytest.raises(Unsupported, match="axis 0 of all its data is cases"):
+    with pytest.raises(Unsupported, match="axis 0 of all its data is cases") as refusal:
         bm.port(native(name, "torch"), "keras")
+    assert refusal.value.instead.startswith("cases_first=True, and transpose the data")
+    source = native(name, "torch")
+    found = bm.port(source, "keras", cases_first=True)
+    assert type(found).__name__ == type(source).__name__
+    x = data(SINGLE[name], 5, 9, seed=7).astype("float32")
+    wanted = get("torch").module("live").run(source, [x])[0]
+    output = get("keras").module("live").run(found, [x.swapaxes(0, 1)])[0]
+    np.testing.assert_allclose(output, wanted.swapaxes(0, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.needs("torch", "keras")
+def test_a_model_goes_over_to_the_other_order_of_axes_when_asked(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    import torch_networks
+
+    class TimeFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.below = nn.LSTM(3, 5, bidirectional=True)
+            self.above = nn.GRU(10, 4)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Any) -> Any:
+            x, _ = self.above(self.below(x)[0])
+            return self.head(x), x[-1]
+
+    source = torch_networks.settle(TimeFirst())
+    with pytest.raises(Unsupported, match="axis 0 of all its data is cases"):
+        bm.port(source, "keras")
+    result = bm.port(source, "keras", cases_first=True, out=tmp_path / "ported")
+    assert [report.right for report in result.reports] == ["float64 reference", "time_first"]
+    assert result.notes[0].startswith("The port reads [cases, time, features]; transpose")
+    model = bm.port(source, "keras", cases_first=True)
+    x = np.random.default_rng(2).normal(size=(9, 4, 3)).astype("float32")
+    with torch.no_grad():
+        sequence, last = (tensor.numpy() for tensor in source(torch.as_tensor(x)))
+    outputs = model.predict(x.swapaxes(0, 1), verbose=0)
+    np.testing.assert_allclose(outputs[0], sequence.swapaxes(0, 1), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(outputs[1], last, rtol=0, atol=1e-5)
+    back = bm.port(model, "torch", cases_first=False)
+    assert not back.below.batch_first
+    with torch.no_grad():
+        np.testing.assert_allclose(back(torch.as_tensor(x))[0].numpy(), sequence, rtol=0, atol=1e-5)
+
+
+@pytest.mark.needs("torch", "keras")
+@pytest.mark.parametrize("framework", ["torch", "tensorflow"])
+def test_a_flattened_model_too(runner: Any, framework: str) -> None:
+    """Flatten and Step keep the cases apart, whichever axis they are."""
+    source, _ = network("keras", "flat")
+    found = read_source(source)
+    turned = framed(found.model, cases_first=False)
+    (entry,) = turned.inputs
+    assert entry.axes[:2] == ("time", "cases")
+    x = np.random.default_rng(5).normal(size=(entry.sizes[0], 4, 3)).astype("float32")
+    (output,) = runner.run_model(turned, found.weights, x)
+    np.testing.assert_allclose(output, source(x.swapaxes(0, 1)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.needs("torch", "keras")

@@ -147,7 +147,7 @@ def port(given: argparse.Namespace) -> Any:
     import batchmap as bm
 
     _quieten()
-    options = ("out", "weights", "native_only", "padding", "allow", "name", "overwrite")
+    options = ("out", "weights", "native_only", "padding", "cases_first", "allow", "name", "overwrite")
     with progress(given.source) as tell:
         try:
             return bm.port(
@@ -271,6 +271,13 @@ def _parser() -> Parser:
     command.add_argument("--weights", metavar="FILE", help="where SOURCE is an architecture only (.json)")
     command.add_argument("--native-only", action="store_true", help="refuse what would be spelled out")
     _add_padding(command, "where padding may stand; any is slower")
+    command.add_argument(
+        *("--time-first",),
+        dest="cases_first",
+        action="store_const",
+        const=False,
+        help="write for data that are [time, cases, ...]; Keras's are [cases, time, ...]",
+    )
     command.add_argument("--name", default="", help="of the model; its own, or that of the file, when left out")
     command.add_argument("--overwrite", action="store_true", help="replace an earlier port in DIR")
     command.add_argument(

@@ -24,6 +24,7 @@ from batchmap.sources import (
     Weights,
     as_model,
     check_finite,
+    in_frame,
     live_side,
     lone,
     owner,
@@ -121,6 +122,7 @@ def port(
     weights: str | Path | Mapping[str, Any] | None = None,
     native_only: bool = False,
     padding: str = "right",
+    cases_first: bool | None = None,
     allow: Sequence[str] = (),
     name: str = "",
     overwrite: bool = False,
@@ -132,7 +134,8 @@ def port(
     `Model` with `weights`. out: a folder to write model.py, model.safetensors, report.json and README.md to;
     the result is then a `Port`. Without it the result is the live object.
     native_only: refuse what the framework's own layers cannot hold, instead of spelling the cell out.
-    padding: "right", which the emitted source checks, or "any", which is slower. allow: fields that may be lost
+    padding: "right", which the emitted source checks, or "any", which is slower. cases_first: the port reads
+    [cases, time, ...], or else [time, cases, ...]; as the source does when left out. allow: fields that may be lost
     ("carried_state", "dropout", "recurrent_dropout"); each stands in the report. name: of the model. overwrite: an
     earlier port in `out` may go.
     progress: called with a sentence at each step.
@@ -142,14 +145,20 @@ def port(
     tell = progress or (lambda text: None)
     _check_padding(padding)
     _check_losses(allow)
+    if cases_first not in (True, False, None):
+        raise BadValue(
+            f"cases_first must be True or False, not {cases_first!r}", field="cases_first", value=cases_first
+        )
     target = spoke(framework)
     if out is not None:
         folder.check(out, FILES, overwrite)
     tell("Reading it")
     alone = lone(source)
     if alone is not None and out is None:
-        return _port_lone(*alone, target, native_only, tuple(allow))
+        return _port_lone(*alone, target, native_only, tuple(allow), cases_first)
     found = read_source(source, weights=weights, name=name)
+    if cases_first is not None:
+        found = in_frame(found, cases_first)
     tell("Planning each layer")
     planned, arrays = _planned(found, target, native_only, padding, tuple(allow))
     writer = target.module("source")
@@ -159,7 +168,7 @@ def port(
     native = writer.native_arrays(planned, arrays)
     tell("Running it and comparing")
     live, reports, notes = _prove(found, planned, text, native, needed=out is None)
-    notes = (*_reasons(planned), *planned.losses, *notes, *_padding_note(planned, found.framework))
+    notes = (*_reasons(planned), *_frame_note(found), *planned.losses, *notes, *_padding_note(planned, found.framework))
     result = Port(found, planned, reports, notes, text=text)
     if out is None:
         return live
@@ -250,6 +259,14 @@ def _prove(
     return live, reports, ()
 
 
+def _frame_note(found: Source) -> tuple[str, ...]:
+    """That the data have to be transposed, where the source reads them in another order."""
+    if not found.other_frame:
+        return ()
+    axes = {", ".join(entry.axes) for entry in found.model.inputs if {*entry.axes[:2]} == {"cases", "time"}}
+    return (f"The port reads [{' and '.join(sorted(axes))}]; transpose the first two axes of what the source read.",)
+
+
 def _padding_note(planned: Plan, framework: str) -> tuple[str, ...]:
     """What is assumed of padding, where the source and the port do not do the same with it; framework: the source's."""
     masked = [place for place in planned.places if place.node.mask is not None]
@@ -270,7 +287,13 @@ def _padding_note(planned: Plan, framework: str) -> tuple[str, ...]:
 
 
 def _port_lone(
-    layer: Layer, arrays: Any, source: Any, target: Framework, native_only: bool, allow: tuple[str, ...]
+    layer: Layer,
+    arrays: Any,
+    source: Any,
+    target: Framework,
+    native_only: bool,
+    allow: tuple[str, ...],
+    cases_first: bool | None,
 ) -> Any:
     """A lone layer becomes the lone native layer, whose own return contract stands; else a spelled-out model."""
     assert isinstance(layer, Recurrent)
@@ -281,6 +304,8 @@ def _port_lone(
             field="weights",
         )
     check_finite(type(source).__name__, {layer.kind.lower(): arrays})
+    if cases_first is not None:
+        layer = layer.replace(cases_first=cases_first)
     live = target.module("live")
     model, stored = as_model(layer, arrays, layer.kind.lower())
     try:

@@ -18,8 +18,9 @@ from batchmap.mapping.framework import Framework
 from batchmap.numbers.verify import Side, reference
 from batchmap.source.write import identifier
 from batchmap.spec.layers import Layer, Recurrent, TimeDistributed
-from batchmap.spec.model import Input, Model, Node
+from batchmap.spec.model import Input, Model, Node, framed
 from batchmap.spec.parameters import parameters
+from batchmap.spec.shapes import model_shapes
 
 SPOKES = ("keras", "tensorflow", "torch")
 Weights = Mapping[str, Mapping[str, Any]]
@@ -30,7 +31,8 @@ class Source:
     """A model that was read, wherever it came from.
 
     title: as people call what it came from ("Keras 2.0.8", "PyTorch 2.15.0"). framework: name of its spoke.
-    live: the live object, where there is one.
+    live: the live object, where there is one. other_frame: the model has the axes of cases and time in the other
+    order than the live object.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Source:
     model: Model
     weights: Weights
     live: Any = None
+    other_frame: bool = False
 
     @property
     def version(self) -> str:
@@ -50,7 +53,15 @@ class Source:
         """The source as one side of a comparison: the live object, else the float64 reference."""
         if self.live is None:
             return replace(reference(self.model, self.weights), name=self.name)
-        return live_side(self.live, self.framework, self.name, self.model, self.weights)
+        side = live_side(self.live, self.framework, self.name, self.model, self.weights)
+        return _transposed(side, self.model) if self.other_frame else side
+
+
+def in_frame(source: Source, cases_first: bool) -> Source:
+    """A source whose model reads [cases, time, ...], or [time, cases, ...], whichever its live object does."""
+    model = framed(source.model, cases_first)
+    changed = model != source.model
+    return replace(source, model=model, other_frame=changed) if changed else source
 
 
 def read_source(source: Any, *, weights: str | Path | Mapping[str, Any] | None = None, name: str = "") -> Source:
@@ -210,6 +221,21 @@ def live_side(live: Any, framework: str, name: str, model: Model | None = None, 
         return found
 
     return Side(name=name, run=run, trace=trace, model=model, weights=weights, dtype=spoke.dtype(live))
+
+
+def _transposed(side: Side, model: Model) -> Side:
+    """A side that is fed, and asked, in the other order of cases and time; it shows nothing of its layers."""
+    shapes = model_shapes(model)
+    frames = (("cases", "time"), ("time", "cases"))
+
+    def turn(name: str, array: Any) -> Any:
+        return np.swapaxes(array, 0, 1) if shapes[name].names[:2] in frames else array
+
+    def run(inputs: Mapping[str, Any]) -> list[Any]:
+        outputs = side.run({name: turn(name, array) for name, array in inputs.items()})
+        return [turn(name, output) for name, output in zip(model.outputs, outputs, strict=True)]
+
+    return replace(side, run=run, trace=None)
 
 
 def spoke(framework: str) -> Framework:

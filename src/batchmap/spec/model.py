@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batchmap.errors import BadValue, Contradiction
 from batchmap.spec.layers import Embedding, Flatten, Layer, Masking, Recurrent, Step
@@ -114,6 +114,26 @@ def marks_padding(layer: Layer) -> bool:
 def ends_time(layer: Layer) -> bool:
     """Whether the output of a layer has lost the time axis of its input."""
     return isinstance(layer, (Flatten, Step)) or (isinstance(layer, Recurrent) and layer.output == "last")
+
+
+def framed(model: Model, cases_first: bool) -> Model:
+    """The same model over data in the other order of axes: [cases, time, ...], or [time, cases, ...].
+
+    >>> framed(Model("m", (Input("x"),), (), ("x",)), cases_first=False).inputs[0].axes
+    ('time', 'cases', 'features')
+    """
+    order = ("cases", "time") if cases_first else ("time", "cases")
+    inputs = []
+    for entry in model.inputs:
+        if entry.axes[:2] == order[::-1]:
+            sizes = (*entry.sizes[1::-1], *entry.sizes[2:])
+            entry = replace(entry, axes=(*order, *entry.axes[2:]), sizes=sizes)
+        inputs.append(entry)
+    nodes = tuple(
+        replace(node, layer=node.layer.replace(cases_first=cases_first)) if isinstance(node.layer, Recurrent) else node
+        for node in model.nodes
+    )
+    return replace(model, inputs=tuple(inputs), nodes=nodes)
 
 
 def sequential(name: str, entry: Input, *layers: tuple[str, Layer]) -> Model:

@@ -151,8 +151,9 @@ def output_shape(layer: Layer, inputs: tuple[Shape, ...]) -> Shape:
         known = [size for size in sizes if size is not None]
         return Shape((*axes[:-1], ("features", sum(known) if len(known) == len(sizes) else None)))
     if isinstance(layer, Flatten):
-        known = [size for _, size in axes[1:] if size is not None]
-        return Shape((axes[0], ("features", prod(known) if len(known) == len(axes) - 1 else None)))
+        rest = [size for name, size in axes if name != "cases"]
+        known = [size for size in rest if size is not None]
+        return Shape((("cases", inputs[0].size("cases")), ("features", prod(known) if known == rest else None)))
     return inputs[0]
 
 

@@ -463,7 +463,7 @@ def _refuse_axes(who: str, axes: str) -> None:
     raise Unsupported(
         f"{who} reads [{axes}], and a Keras model cannot",
         "axis 0 of all its data is cases: fit, predict and every layer count on that",
-        "let the source read cases first (torch: batch_first=True); the weights are the same",
+        "cases_first=True, and transpose the data; the weights are the same",
         framework="keras",
         field="cases_first",
         value=False,

@@ -356,6 +356,8 @@ class _Reader:
     def _do_flatten(self, node: Any, value: Any, start_dim: int = 0, end_dim: int = -1) -> Value:
         if start_dim != 1 or end_dim != -1:
             raise self._refuse(node, "it flattens the cases too (start_dim must be 1)")
+        if self._time_axis() == 0:
+            raise self._refuse(node, "it flattens the cases, which are the second axis here (batch_first=False)")
         return self._add("flatten", Flatten(), (value,))
 
     def _do_dropout(self, node: Any, value: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:

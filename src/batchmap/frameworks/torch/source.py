@@ -213,7 +213,8 @@ class _Writer(model.Writer[Cell]):
         if isinstance(layer, Concatenate):
             return f"torch.cat(({', '.join(values)}), dim=-1)"
         if isinstance(layer, Flatten):
-            return f"{x}.flatten(1)"
+            turn = ".transpose(0, 1)" if self.shapes[node.inputs[0]].names[0] == "time" else ""
+            return f"{x}{turn}.flatten(1)"
         if isinstance(layer, Step):
             axis = self.shapes[node.inputs[0]].names.index("time")
             return f"{x}[{':, ' * axis}{layer.index}]"
