@@ -141,6 +141,21 @@ class Window(nn.Module):
         return x
 
 
+class Plain(nn.Module):
+    """A layer that says nothing of its axes: the packed sequence does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(TOKENS, 4)
+        self.below = nn.LSTM(4, 3)
+        self.above = nn.GRU(3, 5, bidirectional=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = pack_padded_sequence(self.embed(tokens), (tokens != 0).sum(1), batch_first=True, enforce_sorted=False)
+        _, h = self.above(self.below(x)[0])
+        return torch.cat((h[0], h[1]), 1)
+
+
 NETWORKS = {  # name to the module, and what makes its input
     "classifier": (Classifier, tokens),
     "regressor": (Regressor, features),
@@ -150,6 +165,7 @@ NETWORKS = {  # name to the module, and what makes its input
     "twofold": (Twofold, features),
     "topics": (Topics, tokens),
     "window": (Window, tokens),
+    "plain": (Plain, tokens),
 }
 
 
@@ -295,6 +311,19 @@ class Longer(Cut):
     options: ClassVar[dict[str, Any]] = {"total_length": 20}
 
 
+class Sideways(Cut):
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = (tokens != 0).sum(0)
+        return self.gru(pack_padded_sequence(self.embed(tokens), lengths, True, False))[1][-1]
+
+
+class Unpacked(Cut):
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = (tokens != 0).sum(1)
+        x = pack_padded_sequence(self.embed(tokens), lengths, True, False)
+        return pad_packed_sequence(self.gru(x)[0], total_length=tokens.shape[1])[0]
+
+
 class Across(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -331,6 +360,8 @@ REFUSED = {  # name to the module, and what the refusal has to say
     "Cut": (Cut, 'cuts the output of "gru" to the longest case of the batch'),
     "Marked": (Marked, "it pads with -1"),
     "Longer": (Longer, "its total_length is not the number of time steps"),
+    "Sideways": (Sideways, "counted along the axis of cases"),
+    "Unpacked": (Unpacked, "another order of axes than was packed"),
     "Across": (Across, "softmax is not over the last axis"),
     "Alike": (Alike, "its course depends on its data"),
     "Unlabelled": (Unlabelled, "its lengths come from outside"),

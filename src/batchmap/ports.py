@@ -360,6 +360,8 @@ def _prove_lone(layer: Recurrent, arrays: Mapping[str, Any], target: Framework, 
 def _row(place: Place, planned: Plan, source: Source) -> tuple[str, str, str, str]:
     layer = place.layer
     plain = layer.layer if isinstance(layer, TimeDistributed) else layer
+    if source.other_frame and isinstance(layer, Recurrent):
+        layer = layer.replace(cases_first=not layer.cases_first)
     was = _native_text(layer, get(source.framework), source.version) if source.version else repr(layer)
     if place.call is None or place.counterpart is None:
         now = planned.framework.module("source").describe(place)

@@ -290,15 +290,13 @@ class _Writer(model.Writer[Cell]):
                 self.body.append(f"{target} = {merged(layer, 'forward', 'backward')}")
             return
         if layer.padded == "held" and lengths and layer.direction != "backward" and self.padding_seen(node.name):
-            if not layer.cases_first:
-                raise Unsupported(
-                    f'layer "{node.name}" cannot hold its last output with time first in emitted source',
-                    instead="cases_first=True",
-                    field="padded",
-                )
             self.need("hold_last")
             held = "forward" if both else target
-            self.body.append(f"{held} = hold_last({held}, {lengths})")
+            if layer.cases_first:
+                self.body.append(f"{held} = hold_last({held}, {lengths})")
+            else:
+                self.body.append(f"{held} = hold_last(tf.transpose({held}, [1, 0, 2]), {lengths})")
+                self.body.append(f"{held} = tf.transpose({held}, [1, 0, 2])")
         if both:
             self.body.append(f"{target} = {merged(layer, 'forward', 'backward')}")
         if layer.direction == "backward" and (layer.order == "time" or lengths):

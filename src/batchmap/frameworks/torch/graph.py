@@ -169,9 +169,12 @@ class _Reader:
         given = arguments[0]
         lengths = None
         if isinstance(given, Run) and given.part == "output" and given.packed:
-            given = Packed(Value(given.name), given.packed)
+            given = Packed(Value(given.name), given.packed, given.layer.cases_first)
         if isinstance(given, Packed):
-            lengths, given = given.lengths, given.value
+            lengths, layer = given.lengths, layer.replace(cases_first=given.cases_first)
+            if lengths.axis != (1 if layer.cases_first else 0):
+                raise self._refuse(node, "its lengths are counted along the axis of cases, not along that of time")
+            given = given.value
         given = self._value(given)
         self.weights[name] = arrays
         layer = layer.replace(returned_state=False)
@@ -273,9 +276,10 @@ class _Reader:
         return Valid(tokens.name, 0)  # no token is negative
 
     def _do_sum(self, node: Any, value: Any, dim: Any = None, axis: Any = None) -> Lengths:
-        if not isinstance(value, Valid) or (dim if axis is None else axis) not in (1, -1):
+        dim = dim if axis is None else axis
+        if not isinstance(value, Valid) or dim not in (0, 1, -1, -2):
             raise self._refuse(node, "the sum has no canonical reading")
-        return Lengths(value)
+        return Lengths(value, dim % 2 if not value.turned else 1 - dim % 2)
 
     def _do_count_nonzero(self, node: Any, tokens: Any, dim: Any = None) -> Lengths:
         return self._do_sum(node, self._do_ne(node, tokens, 0), dim)
@@ -291,7 +295,8 @@ class _Reader:
                 node,
                 "its lengths come from outside; batchmap reads lengths computed from the tokens, (tokens != 0).sum(1)",
             )
-        return Packed(Value(value.name) if isinstance(value, Run) and value.cut else self._value(value), lengths)
+        value = Value(value.name) if isinstance(value, Run) and value.cut else self._value(value)
+        return Packed(value, lengths, batch_first)
 
     def _do_pad_packed_sequence(
         self,
@@ -305,7 +310,9 @@ class _Reader:
             raise self._refuse(node, "it unpacks what no recurrent layer gave")
         if padding_value:
             raise self._refuse(node, f"it pads with {padding_value:g}, and a layer of a model pads with 0")
-        if total_length is not None and not self._is_time(total_length):
+        if batch_first != value.layer.cases_first:
+            raise self._refuse(node, "it unpacks to another order of axes than was packed")
+        if total_length is not None and not self._is_time(total_length, value.layer):
             raise self._refuse(node, "its total_length is not the number of time steps of the tokens")
         return (replace(value, packed=None, cut=total_length is None), value.packed)
 
@@ -316,18 +323,22 @@ class _Reader:
         self.nodes[place] = replace(self.nodes[place], layer=self.nodes[place].layer.replace(padded="held"))
         return value
 
-    def _do_getattr(self, node: Any, value: Any, name: str) -> Shape:
+    def _do_getattr(self, node: Any, value: Any, name: str) -> Shape | Valid:
+        if name == "T" and isinstance(value, Valid):
+            return replace(value, turned=not value.turned)
         if name != "shape" or not isinstance(value, Value):
             raise self._refuse(node, f"it reads .{name} of a tensor")
         return Shape(value)
 
     def _do_size(self, node: Any, value: Any, dim: int | None = None) -> Shape | Size:
         shape = self._do_getattr(node, value, "shape")
+        assert isinstance(shape, Shape)
         return shape if dim is None else Size(shape.of, dim)
 
-    def _is_time(self, value: Any) -> bool:
-        """Whether a size is that of the time axis, padding included."""
-        return isinstance(value, Size) and value.axis == 1 and not self._is_flat(value.of)
+    def _is_time(self, value: Any, layer: Recurrent) -> bool:
+        """Whether a size is that of the time axis, padding included, in the order of axes that a layer reads."""
+        axis = 1 if layer.cases_first else 0
+        return isinstance(value, Size) and value.axis == axis and not self._is_flat(value.of)
 
     def _is_flat(self, value: Any) -> bool:
         """Whether a value has lost its time axis, and is [cases, features]."""

@@ -186,21 +186,23 @@ class _Writer(model.Writer[Cell]):
     def value(self, name: str) -> str:
         """The variable that holds a value, as a plain tensor."""
         if name in self.packed:
-            variable = self.variables[name]
+            variable, layer = self.variables[name], self.model[name].layer
             lengths = self.model[name].mask
-            assert lengths is not None
-            total = f"{self._steps(lengths)}.shape[1]"
-            self.body.append(f"{variable}, _ = pad_packed_sequence({variable}, batch_first=True, total_length={total})")
+            assert lengths is not None and isinstance(layer, Recurrent)
+            total = f"total_length={self._steps(lengths)}.shape[{1 if layer.cases_first else 0}]"
+            options = ", ".join([variable, *self._first(layer), total])
+            self.body.append(f"{variable}, _ = pad_packed_sequence({options})")
             self.packed.discard(name)
-            layer = self.model[name].layer
             seen = name in self.model.outputs or any(reader.mask != lengths for reader in self.model.readers(name))
-            if isinstance(layer, Recurrent) and layer.padded == "held" and seen:
+            if layer.padded == "held" and seen:
+                turn = "" if layer.cases_first else ".transpose(0, 1)"
                 self.need("hold_last")
-                self.body.append(f"{variable} = hold_last({variable}, {self.lengths_name(lengths)})")
+                held = f"hold_last({variable}{turn}, {self.lengths_name(lengths)}){turn}"
+                self.body.append(f"{variable} = {held}")
         return self.variables[name]
 
     def _steps(self, source: str) -> str:
-        """A variable whose second axis is time, whatever has been packed since."""
+        """A variable that still has all time steps, whatever has been packed since."""
         entry = self.names[self.model[source].inputs[0]]
         return self.mask_name(source) if entry == "x" or source in self.masked else entry
 
@@ -242,6 +244,14 @@ class _Writer(model.Writer[Cell]):
         unpacked = any(self.padding_seen(place.node.name) for place in native)
         return super().names_mask(node) or (unpacked and self.names[node.inputs[0]] == "x")
 
+    def lengths(self, node: Node, condition: str) -> str:
+        time_first = self.shapes[node.inputs[0]].names[0] == "time"
+        bare = condition.isidentifier()
+        return super().lengths(node, f"{condition if bare else f'({condition})'}.T" if time_first else condition)
+
+    def _first(self, layer: Recurrent) -> list[str]:
+        return ["batch_first=True"] if layer.cases_first else []
+
     def _fed(self, node: Node) -> str:
         """What a recurrent layer reads, with its own dropout on it: one draw for all time steps of a case."""
         layer = plain(node.layer)
@@ -274,15 +284,9 @@ class _Writer(model.Writer[Cell]):
         ):
             argument = self.variables[source]
         else:
-            if not layer.cases_first:
-                raise Unsupported(
-                    f'layer "{node.name}" cannot take lengths with time first in emitted source',
-                    instead="cases_first=True",
-                    field="cases_first",
-                )
             x, argument = self._fed(node), "x"
-            lengths = self.lengths_name(node.mask)
-            self.body.append(f"x = pack_padded_sequence({x}, {lengths}, batch_first=True, enforce_sorted=False)")
+            options = ", ".join([x, self.lengths_name(node.mask), *self._first(layer), "enforce_sorted=False"])
+            self.body.append(f"x = pack_padded_sequence({options})")
         attribute = self._define(self.attributes[node.name], place.call)
         if layer.output == "last":
             state = "(h, _)" if isinstance(layer, LSTM) else "h"
@@ -309,7 +313,9 @@ class _Writer(model.Writer[Cell]):
         x = self._fed(node)
         if not layer.cases_first:
             x = f"{x}.transpose(0, 1)"
-        arguments = x if node.mask is None else f"{x}, {self.mask_name(node.mask)}"
+        arguments = x
+        if node.mask is not None:
+            arguments += f", {self.mask_name(node.mask)}{'' if layer.cases_first else '.T'}"
         values = []
         for direction, prefix in prefixes.items():
             self.definitions.append(f"self.{prefix} = {cell.made(layer, direction)}")

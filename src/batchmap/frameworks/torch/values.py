@@ -32,25 +32,28 @@ class Value:
 
 @dataclass(frozen=True)
 class Valid:
-    """True where tokens are not padding."""
+    """True where tokens are not padding; turned: with its two axes exchanged."""
 
     tokens: str
     padding: int
+    turned: bool = False
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Number of valid steps of each case."""
+    """Number of valid steps of each case; axis: that of the tokens which was counted along."""
 
     of: Valid
+    axis: int
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A value packed with lengths."""
+    """A value packed with lengths; cases_first: the order of its axes."""
 
     value: Value
     lengths: Lengths
+    cases_first: bool
 
 
 @dataclass(frozen=True)
