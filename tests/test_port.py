@@ -66,6 +66,17 @@ def test_there_and_back_says_the_same(name: str, one: str, other: str) -> None:
         assert back.text == start.text and back.left_out == start.left_out
 
 
+def test_states_that_nobody_asked_for_are_left_out_and_a_note_says_so() -> None:
+    text = "nn.LSTM(8, 64, num_layers=2, batch_first=True, dropout=0.1)"
+    said = bm.translate(text, "torch", "keras")
+    assert said.text.count("layers.LSTM(64, return_sequences=True)") == 2 and "layers.Dropout(0.1)" in said.text
+    assert said.notes[0] == "The final states are left out: keras.Sequential returns the output of its last layer only."
+    assert bm.translate(said.text, "keras", "torch", **said.left_out).text == text
+    with pytest.raises(Unsupported) as refusal:
+        bm.translate(text, "torch", "keras", returned_state=True)
+    assert refusal.value.fields["field"] == "returned_state"
+
+
 @pytest.mark.parametrize(("name", "one", "other"), STOPPED)
 def test_what_the_other_cannot_hold_is_refused_by_name(name: str, one: str, other: str) -> None:
     start = say(CASES[name], one)

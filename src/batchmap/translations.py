@@ -121,13 +121,28 @@ def translate(source: Any, origin: str, framework: str, *, version: str = "", **
     turned = False
     if isinstance(spec, Recurrent) and order not in (None, spec.cases_first):
         spec, turned = spec.replace(cases_first=order), True
-    said = say(spec, framework)
+    said = _say_without_states(spec, framework) if "returned_state" not in known else say(spec, framework)
     if turned:
         axes = "[cases, time, features]" if order else "[time, cases, features]"
         said = replace(said, notes=(f"the data are {axes} here: transpose them", *said.notes))
     if isinstance(source, Mapping):
         said = replace(said, notes=(*_meanings(source, get(origin), get(framework)), *said.notes))
     return said
+
+
+def _say_without_states(spec: Layer | Batch | Spec, framework: str) -> Translation:
+    """What `say` gives; final states that nobody has asked for are left out where there is no place for them."""
+    try:
+        return say(spec, framework)
+    except Unsupported as error:
+        layer = spec.layer if isinstance(spec, Spec) else spec
+        if error.fields.get("field") != "returned_state" or not isinstance(layer, Recurrent):
+            raise
+        bare = layer.replace(returned_state=False)
+        said = say(replace(spec, layer=bare) if isinstance(spec, Spec) else bare, framework)
+        place, _, _ = error.what.partition(" ")
+        note = f"The final states are left out: {place} returns the output of its last layer only."
+        return replace(said, spec=spec, notes=(note, *said.notes))
 
 
 def say(spec: Layer | Batch | Spec, framework: str) -> Translation:
