@@ -260,7 +260,16 @@ def fixed_model(keras):
     return keras.Model(x, layers.Dense(1, name="head")(layers.Flatten(name="flat")(y)), name="flattened")
 
 
-BUILT = [sequential_model, functional_model, fixed_model]
+def own_backward_model(keras):
+    layers = keras.layers
+    forward = layers.LSTM(4, return_sequences=True, name="there")
+    backward = layers.LSTM(4, return_sequences=True, go_backwards=True, name="and_back")
+    both = layers.Bidirectional(forward, backward_layer=backward, name="both")
+    head = layers.Dense(2, name="head")
+    return keras.Sequential([keras.Input((None, 3), name="x"), both, head], name="own")
+
+
+BUILT = [sequential_model, functional_model, fixed_model, own_backward_model]
 
 
 @pytest.mark.needs("keras")
@@ -737,6 +746,21 @@ REFUSED = {
         ),
         Unsupported,
         'layer "twin" is called 2 times',
+    ),
+    "a layer called on itself": (
+        keras_2(
+            OLD_INPUT,
+            OLD_EMBED,
+            layer_of("LSTM", "again", old("embed") + old("again"), units=4, return_sequences=True),
+            outputs=["again"],
+        ),
+        Unsupported,
+        'layer "again" is called 2 times',
+    ),
+    "a sum of two": (
+        keras_2(OLD_INPUT, OLD_EMBED, layer_of("Add", "sum", old("embed", "embed")), outputs=["sum"]),
+        Unsupported,
+        'layer "sum": Add has no canonical reading',
     ),
     "an initial state": (
         keras_2(

@@ -92,7 +92,8 @@ def listed(names: Sequence[str], node: Node | None, path: str | Path) -> list[st
 
 def _shorten(paths: Sequence[Names], node: Node | None, path: str | Path) -> dict[Names, str]:
     if node is None or node.kind == "bidirectional":
-        directions = {entry: _direction(entry) for entry in paths}
+        own = _name(node.config.get("backward_layer")) if node else None
+        directions = {entry: _direction(entry, own) for entry in paths}
         if set(directions.values()) == {"forward", "backward"}:
             return _prefixed(paths, directions, {}, node.wrapped if node else None, path)
         if node is not None and paths:
@@ -130,9 +131,21 @@ def _prefixed(
     }
 
 
-def _direction(entry: Names) -> str | None:
-    """The innermost scope names it: Keras calls the two copies forward_<name> and backward_<name>."""
+def _name(config: object) -> str | None:
+    """The name in the configuration of a layer."""
+    inner = config.get("config") if isinstance(config, dict) else None
+    name = inner.get("name") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _direction(entry: Names, backward: str | None) -> str | None:
+    """The innermost scope names it: Keras calls the two copies forward_<name> and backward_<name>.
+
+    backward: the name of a backward layer that the caller made; Keras leaves that as it is.
+    """
     for step in reversed(entry[:-1]):
+        if step == backward:
+            return "backward"
         for direction in ("forward", "backward"):
             if step.startswith(f"{direction}_"):
                 return direction

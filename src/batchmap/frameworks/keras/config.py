@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 from batchmap.errors import BadFile, BadValue, BatchmapError, Unsupported
 from batchmap.frameworks.keras.architecture import Entry, Reading, Tensor, read_entries, step, tensors
-from batchmap.frameworks.keras.layer_config import Arrays
-from batchmap.frameworks.keras.layer_config import read_layer as read_layer
+from batchmap.frameworks.keras.layer_config import Arrays, layer_call, read_layer
 from batchmap.spec.formulas import Formula
 from batchmap.spec.layers import (
     Activation,
@@ -79,6 +78,18 @@ def read_model(
     return graph.model(name, outputs), graph.arrays
 
 
+def _refuse_sharing(entry: Entry) -> None:
+    if entry.class_name != "InputLayer" and len(entry.calls) != 1:
+        raise Unsupported(
+            f'layer "{entry.name}" is called {len(entry.calls)} times',
+            "batchmap has one place for each layer",
+            "give every place a layer of its own, with the same weights",
+            framework="keras",
+            field="layer",
+            value=entry.name,
+        )
+
+
 class _Graph:
     """The nodes of a model, as they are read one after the other."""
 
@@ -95,6 +106,8 @@ class _Graph:
         self.conditions: dict[str, Condition] = {}
         self.operations: dict[str, str] = {}  # not understood; only matters if something reads it
         self.aliases: dict[str, str] = {}
+        for entry in entries:
+            _refuse_sharing(entry)
         waiting = list(entries)
         while waiting:
             ready = next((entry for entry in waiting if self._ready(entry)), None)
@@ -138,15 +151,6 @@ class _Graph:
         if entry.class_name == "InputLayer":
             self._add_input(entry)
             return
-        if len(entry.calls) != 1:
-            raise Unsupported(
-                f'layer "{entry.name}" is called {len(entry.calls)} times',
-                "batchmap has one place for each layer",
-                "give every place a layer of its own, with the same weights",
-                framework="keras",
-                field="layer",
-                value=entry.name,
-            )
         (call,) = entry.calls
         if entry.operation:
             self._add_operation(entry, call)
@@ -166,6 +170,7 @@ class _Graph:
                 instead="put a layer in its place that says what it computes",
                 part=entry.name,
             )
+        layer_call({"class_name": entry.class_name, "config": entry.config})  # raises where nobody knows the layer
         sources = self._sources(entry, call)
         if entry.class_name == "Concatenate" and entry.config.get("axis") == len(self.axes[sources[0]]) - 1:
             entry = replace(entry, config={**entry.config, "axis": -1})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchmap.errors import BatchmapError, MissingLibrary
-from batchmap.frameworks.keras import FRAMEWORK, config, source
+from batchmap.frameworks.keras import FRAMEWORK, config, layer_config, source
 from batchmap.frameworks.keras.layers import SPELLED_NAMES
 from batchmap.mapping.arrays import pack
 from batchmap.mapping.calls import Call, Name
@@ -39,7 +39,7 @@ def owns(thing: Any) -> bool:
 
 def read_layer(thing: Any) -> tuple[Layer, Arrays | None]:
     """Reads a live layer, and its canonical arrays; None instead of them while it is not built."""
-    return config.read_layer(_described(thing), _arrays(thing) if thing.built else None, _version(thing))
+    return layer_config.read_layer(_described(thing), _arrays(thing) if thing.built else None, _version(thing))
 
 
 def read_model(thing: Any) -> tuple[Model, dict[str, Arrays]]:
