@@ -240,7 +240,7 @@ def order(layer: Any, framework: str) -> list[list[str]]:
 # --- live models --------------------------------------------------------------------------------------------
 
 KERAS = ("sentiment", "tagger", "keras_1", "flat", "merged", "stacked")
-TORCH = ("classifier", "regressor", "scorer", "tagger", "sequence", "twofold", "topics", "window", "plain")
+TORCH = ("classifier", "regressor", "scorer", "tagger", "sequence", "twofold", "topics", "window", "plain", "tutorial")
 NETWORKS = [*(("keras", "torch", name) for name in KERAS), *(("torch", "keras", name) for name in TORCH)]
 SPELLED_OUT = {("keras", "keras_1"): "gate_activation", ("keras", "merged"): "direction"}  # and the field that says so
 
@@ -374,7 +374,19 @@ def test_what_is_assumed_of_padding_is_said(
 @pytest.mark.parametrize(
     "name",
     [
-        *("Across", "Alike", "Branching", "CellState", "Cut", "Dropping", "InPlace", "Longer", "Marked", "Middle"),
+        *(
+            "Across",
+            "Alike",
+            "Branching",
+            "CellState",
+            "Cut",
+            "Dropping",
+            "FirstCase",
+            "InPlace",
+            "Longer",
+            "Marked",
+            "Middle",
+        ),
         *("Normalized", "Own", "Repeated", "Sideways", "Started", "Steep", "Unlabelled", "Unpacked"),
     ],
 )

@@ -156,6 +156,24 @@ class Plain(nn.Module):
         return torch.cat((h[0], h[1]), 1)
 
 
+class Tutorial(nn.Module):
+    """Starts from zeros of its own making, as most tutorials do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.layers = 5, 2
+        self.lstm = nn.LSTM(3, self.hidden, self.layers, batch_first=True)
+        self.gru = nn.GRU(5, 4, batch_first=True)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h0 = torch.zeros(self.layers, x.size(0), self.hidden).to(x.device)
+        c0 = torch.zeros(self.layers, x.size(0), self.hidden, device=x.device).requires_grad_()
+        out, _ = self.lstm(x, (h0.detach(), c0.detach()))
+        out, hn = self.gru(out, x.new_zeros(1, x.shape[0], 4))
+        return self.fc(hn[-1, :, :])
+
+
 NETWORKS = {  # name to the module, and what makes its input
     "classifier": (Classifier, tokens),
     "regressor": (Regressor, features),
@@ -166,6 +184,7 @@ NETWORKS = {  # name to the module, and what makes its input
     "topics": (Topics, tokens),
     "window": (Window, tokens),
     "plain": (Plain, tokens),
+    "tutorial": (Tutorial, features),
 }
 
 
@@ -311,6 +330,16 @@ class Longer(Cut):
     options: ClassVar[dict[str, Any]] = {"total_length": 20}
 
 
+class FirstCase(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, h = self.gru(x)
+        return h[-1, :2]
+
+
 class Sideways(Cut):
     def forward(self, tokens: Tensor) -> Tensor:
         lengths = (tokens != 0).sum(0)
@@ -360,6 +389,7 @@ REFUSED = {  # name to the module, and what the refusal has to say
     "Cut": (Cut, 'cuts the output of "gru" to the longest case of the batch'),
     "Marked": (Marked, "it pads with -1"),
     "Longer": (Longer, "its total_length is not the number of time steps"),
+    "FirstCase": (FirstCase, "a part of a state that is not all of its layer"),
     "Sideways": (Sideways, "counted along the axis of cases"),
     "Unpacked": (Unpacked, "another order of axes than was packed"),
     "Across": (Across, "softmax is not over the last axis"),

@@ -13,7 +13,19 @@ from batchmap.errors import Unsupported
 from batchmap.frameworks.torch.modules import counterpart_of, read_layer
 from batchmap.frameworks.torch.source import FUNCTIONS
 from batchmap.frameworks.torch.spelling import imports
-from batchmap.frameworks.torch.values import ACTIVATIONS, SAME, Final, Lengths, Packed, Run, Shape, Size, Valid, Value
+from batchmap.frameworks.torch.values import (
+    ACTIVATIONS,
+    SAME,
+    Final,
+    Lengths,
+    Packed,
+    Run,
+    Shape,
+    Size,
+    Valid,
+    Value,
+    Zeros,
+)
 from batchmap.spec.formulas import LINEAR
 from batchmap.spec.layers import (
     LSTM,
@@ -164,7 +176,8 @@ class _Reader:
         arguments: list[Any],
         options: dict[str, Any],
     ) -> Run:
-        if len(arguments) > 1 or options:
+        starts = self._tuple([*arguments[1:], *options.values()])
+        if not all(isinstance(start, Zeros) for given in starts for start in self._tuple(given)):
             raise self._refuse(node, f'its layer "{name}" is given initial states')
         given = arguments[0]
         lengths = None
@@ -210,7 +223,10 @@ class _Reader:
                     raise self._refuse(node, "it uses the cell state c, which no layer of a model returns")
                 return replace(value, part="h")
             if value.part == "h":
-                return self._final(node, value, index[0] if isinstance(index, tuple) else index)
+                first, *rest = index if isinstance(index, tuple) else (index,)
+                if any(part not in (slice(None), Ellipsis) for part in rest):
+                    raise self._refuse(node, "it takes a part of a state that is not all of its layer")
+                return self._final(node, value, first)
         if isinstance(value, (Value, Run)):
             return self._step(node, value, index)
         raise self._refuse(node, "it takes a part that has no canonical reading")
@@ -323,9 +339,16 @@ class _Reader:
         self.nodes[place] = replace(self.nodes[place], layer=self.nodes[place].layer.replace(padded="held"))
         return value
 
-    def _do_getattr(self, node: Any, value: Any, name: str) -> Shape | Valid:
+    def _do_zeros(self, node: Any, *sizes: Any, **options: Any) -> Zeros:
+        return Zeros()
+
+    _do_new_zeros = _do_zeros_like = _do_zeros
+
+    def _do_getattr(self, node: Any, value: Any, name: str) -> Shape | Valid | str:
         if name == "T" and isinstance(value, Valid):
             return replace(value, turned=not value.turned)
+        if name in ("device", "dtype"):
+            return name  # what is made with it is the same numbers
         if name != "shape" or not isinstance(value, Value):
             raise self._refuse(node, f"it reads .{name} of a tensor")
         return Shape(value)

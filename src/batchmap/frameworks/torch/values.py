@@ -20,7 +20,7 @@ ACTIVATIONS = {
     "softsign": Formula("softsign"),
     "exp": Formula("exponential"),
 }
-SAME = ("contiguous", "cpu", "cuda", "long", "to", "clone", "detach", "type", "int")
+SAME = ("contiguous", "cpu", "cuda", "long", "to", "clone", "detach", "type", "int", "requires_grad")
 
 
 @dataclass(frozen=True)
@@ -88,3 +88,8 @@ class Size:
 
     of: Value
     axis: int
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """An array of zeros, such as people start their states with."""
