@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from batchmap.numbers.diagnose import MISTAKES, Scene, explain
-from batchmap.numbers.verify import Probe, Side, compare, probes, reference
+from batchmap.numbers.probes import Probe, probes
+from batchmap.numbers.verify import Side, compare, reference
 from batchmap.spec.formulas import HARD_SIGMOID_FIFTH, HARD_SIGMOID_SIXTH
 from batchmap.spec.layers import (
     GRU,
@@ -24,6 +25,7 @@ from batchmap.spec.layers import (
     Flatten,
     Masking,
     Recurrent,
+    Step,
     TimeDistributed,
 )
 from batchmap.spec.model import Input, Model, Node, sequential
@@ -463,6 +465,16 @@ def test_a_cell_written_by_hand(squash, right, offsets, cause):
     report = compare(reference(model, {"encoder": weights}), side(module), probes(model))
     assert report.same == (cause is None)
     assert [found.kind for found in report.causes] == ([cause] if cause else [])
+
+
+def test_probes_have_the_steps_that_a_model_takes():
+    late = Model(
+        "late", (FEATURES,), (Node("step", Step(index=8), ("x",)), Node("early", Step(index=-9), ("x",))), ("step",)
+    )
+    assert [probe.time for probe in probes(late)] == [9, 11]
+    head = Dense(features=5 * 6, units=2)
+    flat = sequential("flat", FEATURES, ("rnn", RNN(features=4, units=6)), ("flat", Flatten()), ("head", head))
+    assert [probe.time for probe in probes(flat)] == [5, 5]
 
 
 def test_two_mistakes_at_once_are_not_explained_but_located():

@@ -17,8 +17,8 @@ import batchmap as bm
 from batchmap.errors import Unsupported
 from batchmap.frameworks import get
 from batchmap.mapping.plan import plan
+from batchmap.numbers.probes import probes
 from batchmap.numbers.reference import run_layer, run_model
-from batchmap.numbers.verify import probes
 from batchmap.spec.parameters import parameters
 from batchmap.translations import say
 from runners import Torch

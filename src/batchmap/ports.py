@@ -17,7 +17,9 @@ from batchmap.mapping.arrays import fold
 from batchmap.mapping.conversion import choose, lower, undriven
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.plan import LOSSES, NATIVE, SPELLED, Place, Plan, accepted, losses, plan, split
-from batchmap.numbers.verify import Report, compare, probes, reference
+from batchmap.numbers.probes import probes
+from batchmap.numbers.report import Report
+from batchmap.numbers.verify import compare, reference
 from batchmap.source.write import class_name, expression
 from batchmap.sources import (
     Source,

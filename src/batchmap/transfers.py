@@ -13,7 +13,9 @@ from batchmap.frameworks import get
 from batchmap.mapping.arrays import check, fold, pack
 from batchmap.mapping.conversion import choose
 from batchmap.mapping.framework import Counterpart, Framework
-from batchmap.numbers.verify import Report, compare, probes
+from batchmap.numbers.probes import probes
+from batchmap.numbers.report import Report
+from batchmap.numbers.verify import compare
 from batchmap.sources import Source, live_side, owner, read_source
 from batchmap.spec.layers import Dense, Embedding, Layer, Recurrent, TimeDistributed, unstack
 from batchmap.spec.parameters import Key, parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -11,14 +11,13 @@ import numpy as np
 
 from batchmap.errors import BatchmapError
 from batchmap.numbers.diagnose import Cause, Scene, Search, frame, offsets, search, steps_that_count
+from batchmap.numbers.probes import Probe
 from batchmap.numbers.reference import Array, run_model
-from batchmap.spec.layers import Dense, Embedding, Flatten, Masking, Recurrent, TimeDistributed
-from batchmap.spec.model import Input, Model, Node
+from batchmap.numbers.report import Checked, Compared, Difference, Report
+from batchmap.spec.model import Model
 
 Inputs = Mapping[str, Array]
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
-SIZES = ((3, 7), (2, 11))  # cases, time
-SINGULAR = {"cases": "case", "time": "time", "features": "feature"}
 
 
 @dataclass(frozen=True)
@@ -51,189 +50,6 @@ def reference(model: Model, weights: Mapping[str, Mapping[str, Any]], dtype: str
         return [part for value in outputs for part in (value if isinstance(value, tuple) else (value,))]
 
     return Side(f"{dtype} reference", run, trace, model, weights, dtype)
-
-
-class Probe(NamedTuple):
-    """Inputs on which two models are compared.
-
-    time: None for a model without time. holes: padding stands on the left and in the middle of cases too.
-    """
-
-    inputs: dict[str, Array]
-    cases: int
-    time: int | None
-    holes: bool = False
-
-    def __str__(self) -> str:
-        sizes = f"{self.cases}" if self.time is None else f"{self.cases} x {self.time}"
-        return f"{sizes} with holes" if self.holes else sizes
-
-
-def probes(model: Model, seed: int = 0, *, holes: bool = False) -> tuple[Probe, ...]:
-    """Makes inputs that find mistakes: two unequal numbers of cases and of time steps.
-
-    Tokens are drawn from all but the padding one, features from a normal distribution rounded to 1/32, which
-    every dtype holds exactly. Where padding is skipped, cases have unequal lengths, one of them the full one,
-    and are padded on the right. holes: a further probe has padding on the left and in the middle too.
-    Fixed sizes of an input are kept.
-
-    >>> from batchmap.spec.layers import LSTM
-    >>> from batchmap.spec.model import sequential
-    >>> model = sequential("m", Input("x", sizes=(None, None, 4)), ("encoder", LSTM(features=4, units=5)))
-    >>> [probe.inputs["x"].shape for probe in probes(model)]
-    [(3, 7, 4), (2, 11, 4)]
-    """
-    rng = np.random.default_rng(seed)
-    plans = [(cases, time, False) for cases, time in SIZES]
-    if holes and any(_marker(model, entry) for entry in model.inputs):
-        plans.append((*SIZES[0], True))
-    made = []
-    for cases, time, holed in plans:
-        inputs: dict[str, Array] = {}
-        label: tuple[int, int | None] = (cases, None)
-        for entry in model.inputs:
-            usual = {"cases": cases, "time": _time_that_fits(model) or time}
-            sizes = {axis: size or usual.get(axis, 1) for axis, size in zip(entry.axes, entry.sizes, strict=True)}
-            inputs[entry.name] = _drawn(model, entry, sizes, holed, rng)
-            label = (sizes.get("cases", cases), sizes.get("time", label[1]))
-        made.append(Probe(inputs, *label, holed))
-    return tuple(made)
-
-
-class Checked(NamedTuple):
-    """One thing that was compared: with what, at which sizes, how far off at most, in which dtype."""
-
-    what: str
-    against: str
-    sizes: str
-    off: float
-    dtype: str
-
-
-class Difference(NamedTuple):
-    """The first number that differs.
-
-    what: "output", or 'layer "encoder", output'. at: its index, along the named axes. off: the furthest that
-    any number of the same array is off.
-    """
-
-    what: str
-    layer: str | None
-    sizes: str
-    axes: tuple[str, ...]
-    at: tuple[int, ...]
-    got: float
-    right: float
-    off: float
-
-    @property
-    def place(self) -> str:
-        """The index in words: 'case 2, time 3, feature 0'."""
-        return ", ".join(
-            f"{SINGULAR.get(axis, axis)} {number}" for axis, number in zip(self.axes, self.at, strict=True)
-        )
-
-
-class Compared(NamedTuple):
-    """One layer of the right model and what it was matched with; off is None where nothing fits it."""
-
-    layer: str
-    other: str
-    off: float | None
-    agrees: bool | None
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a comparison found; true if both sides are the same.
-
-    checked: what was compared. off: the furthest that any output is off (beyond 1: relative).
-    first: the first difference. problem: why the numbers cannot be compared, such as other shapes.
-    causes: known mistakes that explain the difference, each by itself.
-    partly: where there is none, those that explain what the first layer that differs gave.
-    searched: how they were looked for. layers: the comparison layer by layer.
-    """
-
-    same: bool
-    right: str
-    other: str
-    checked: tuple[Checked, ...]
-    off: float
-    tolerance: float
-    first: Difference | None = None
-    problem: str = ""
-    causes: tuple[Cause, ...] = ()
-    partly: tuple[Cause, ...] = ()
-    searched: Search | None = None
-    layers: tuple[Compared, ...] = ()
-
-    def __bool__(self) -> bool:
-        return self.same
-
-    def json(self) -> dict[str, Any]:
-        """The report as plain data; numbers that are not finite are text."""
-        data: dict[str, Any] = {
-            "same": self.same,
-            "right": self.right,
-            "other": self.other,
-            "tolerance": self.tolerance,
-            "off": self.off,
-            "checked": [row._asdict() for row in self.checked],
-            "first": self.first and self.first._asdict(),
-            "problem": self.problem,
-            "causes": [cause._asdict() for cause in self.causes],
-            "partly": [cause._asdict() for cause in self.partly],
-            "mistakes_tried": self.searched.tried if self.searched else 0,
-            "all_mistakes_tried": bool(self.searched and self.searched.finished),
-            "layers": [row._asdict() for row in self.layers],
-        }
-        plain: dict[str, Any] = _plain(data)
-        return plain
-
-    def __str__(self) -> str:
-        if self.same:
-            row = self.checked[0]
-            return (
-                f"Same outputs as {self.right} at {_listed(row.sizes.split(', '))}, "
-                f"furthest off {self.off:.1e} ({row.dtype})."
-            )
-        return f"Not the same: {self.difference}"
-
-    @property
-    def difference(self) -> str:
-        """What differs, and why, as far as that is known; nothing where both are the same."""
-        if self.same:
-            return ""
-        lines = [self._what(), *self._why()]
-        if not self.causes and self.layers:
-            lines += _table(self.layers)
-        return "\n".join(lines)
-
-    def _what(self) -> str:
-        if self.problem or self.first is None:
-            return f"{self.problem}."
-        first = self.first
-        got, right = _apart(first.got, first.right)
-        at = f", at {first.place}" if first.at else ""
-        furthest = f"furthest off {first.off:.1e}, at {first.sizes}"
-        return f"{first.what}{at}: {got} where {right} is right ({furthest})."
-
-    def _why(self) -> Iterator[str]:
-        located = self.first is not None and self.first.layer is not None
-        before = [row.agrees for row in self.layers if row.agrees is not None]
-        if located and before.index(False) > 0:
-            yield "  Everything before it agrees."
-        elif before and all(before) and not self.problem:
-            yield "  Every layer that could be matched agrees: they are put together differently."
-        if len(self.causes) == 1:
-            yield f"  Explained by: {_cause(self.causes[0])}."
-        elif self.causes:
-            yield "  Explained by any one of:"
-            yield from (f"    {_cause(cause)}" for cause in self.causes)
-        elif self.searched:
-            extent = "" if self.searched.finished else f" ({self.searched.tried} tried before time was up)"
-            yield f"  None of the known mistakes explains it alone{extent}."
-        yield from (f"  One part of it: {_cause(cause)}." for cause in self.partly)
 
 
 def compare(
@@ -485,85 +301,6 @@ def _settled(model: Model | None, probe: Probe, outputs: Sequence[Array]) -> lis
     return [fixed[name] for name in model.outputs]
 
 
-# ---------------------------------------------------------------------------------------------------- drawing
-
-
-def _drawn(model: Model, entry: Input, sizes: Mapping[str, int], holes: bool, rng: np.random.Generator) -> Array:
-    """Random values of one input, in the order of its axes, with padding where the model skips it."""
-    shape = tuple(sizes[axis] for axis in entry.axes)
-    readers = [_inner(node) for node in model.readers(entry.name)]
-    tables = [layer for layer in readers if isinstance(layer, Embedding)]
-    marker = _marker(model, entry)
-    if "int" in entry.dtype:
-        ids = np.arange(min((table.tokens for table in tables), default=2))
-        markers = [table.padding for table in tables if table.padding is not None]
-        drawn = rng.choice(np.setdiff1d(ids, markers), shape)
-        drawn = drawn.astype(entry.dtype)
-    else:
-        dtype = entry.dtype if entry.dtype in ("float16", "float64") else "float32"
-        drawn = (np.rint(rng.normal(0, 1, shape) * 32) / 32).astype(dtype)
-    if marker is None or "time" not in entry.axes or "cases" not in entry.axes:
-        return np.asarray(drawn)
-    valid = _valid(sizes["cases"], sizes["time"], holes, rng)
-    valid = valid if entry.axes.index("cases") < entry.axes.index("time") else valid.T
-    drawn[~valid] = marker.value if isinstance(marker, Masking) else marker.padding
-    return np.asarray(drawn)
-
-
-def _valid(cases: int, time: int, holes: bool, rng: np.random.Generator) -> Array:
-    """Which steps count: bool [cases, time], at least one a case, all of one case."""
-    lengths = rng.integers(1, max(time, 2), cases)
-    valid = np.arange(time) < lengths[:, None]
-    if holes:
-        valid = rng.random((cases, time)) < 0.5
-        valid[:, 0] = False
-        valid[np.arange(cases), rng.integers(min(1, time - 1), time, cases)] = True
-    valid[rng.integers(cases)] = True
-    return valid
-
-
-def _marker(model: Model, entry: Input) -> Embedding | Masking | None:
-    """The layer that marks padding in an input, if any layer skips what it marks."""
-    used = {node.mask for node in model}
-    for node in model.readers(entry.name):
-        if node.name in used and isinstance(node.layer, (Embedding, Masking)):
-            return node.layer
-    return None
-
-
-def _time_that_fits(model: Model) -> int | None:
-    """The number of time steps that a dense layer on a flattened sequence was made for."""
-    for node in model:
-        if isinstance(node.layer, Flatten):
-            below, above = _features(model, node.inputs[0]), model.readers(node.name)
-            sizes = [reader.layer.features for reader in above if isinstance(reader.layer, Dense)]
-            if below and sizes and sizes[0]:
-                return sizes[0] // below
-    return None
-
-
-def _features(model: Model, name: str) -> int | None:
-    """The size of the last axis of an input or a layer, where one layer tells."""
-    for entry in model.inputs:
-        if entry.name == name:
-            return entry.sizes[-1]
-    layer = _inner(model[name])
-    if isinstance(layer, Recurrent):
-        return layer.output_size
-    if isinstance(layer, Embedding):
-        return layer.features
-    if isinstance(layer, Dense):
-        return layer.units
-    return _features(model, model[name].inputs[0])
-
-
-def _inner(node: Node) -> Any:
-    return node.layer.layer if isinstance(node.layer, TimeDistributed) else node.layer
-
-
-# --------------------------------------------------------------------------------------------------- printing
-
-
 def _axes(model: Model | None, probe: Probe, array: Array) -> tuple[str, ...]:
     """The names of an array's axes: what the sizes of the probe and the order of the model tell."""
     order = ("cases", "time") if model is None else frame(model)
@@ -588,35 +325,3 @@ def _sizes(arrays: Sequence[Array]) -> list[tuple[int, ...]]:
 
 def _size(array: Array) -> str:
     return " x ".join(map(str, array.shape)) or "a single number"
-
-
-def _cause(cause: Cause) -> str:
-    return f"{cause.kind}: {cause.sentence} (computed that way: {cause.off:.1e})"
-
-
-def _apart(one: float, two: float) -> tuple[str, str]:
-    """Two numbers with as many digits as it takes to tell them apart."""
-    texts = [(f"{one:.{digits}g}", f"{two:.{digits}g}") for digits in (2, 3, 5, 8, 12, 17)]
-    return next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
-
-
-def _table(rows: Sequence[Compared]) -> Iterator[str]:
-    width = max(len(row.layer) for row in rows)
-    yield f"    {'layer':{width}}  furthest off"
-    for row in rows:
-        off = "not compared" if row.off is None else f"{row.off:.1e}"
-        yield f"    {row.layer:{width}}  {off}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(entry) for name, entry in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
