@@ -16,6 +16,7 @@ from batchmap.errors import Ambiguous, BadValue, Contradiction, UnknownWord, Uns
 from batchmap.mapping.calls import Call, Name
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.rows import Ignored, Row, Values
+from batchmap.source.names import Binding, bindings, dotted
 
 EXAMPLE = 'give a call, for example "LSTM(64)"'
 LONGEST = 1_000_000  # characters
@@ -80,18 +81,6 @@ class _Constructor:
     idle: frozenset[str]
 
 
-@dataclass(frozen=True)
-class _Binding:
-    """One place where a script binds a name.
-
-    end: line and column where the binding ends. value: what to, if that can be followed. origin: the import.
-    """
-
-    end: tuple[int, int]
-    value: ast.expr | None = None
-    origin: str = ""
-
-
 # Functions of the frameworks that turn an axis round.
 TURNS = frozenset({"flip", "flipud", "fliplr", "reverse", "reverse_sequence", "reverse_v2"})
 
@@ -103,10 +92,10 @@ class _Script:
     def __init__(self, tree: ast.Module, framework: Framework) -> None:
         self.tree = tree
         self.framework = framework
-        self.names: dict[str, list[_Binding]] = {}
+        self.names: dict[str, list[Binding]] = {}
         self.values: dict[str, tuple[Any, int]] = {}  # what a name stands for, and how many layers that is
         self.layers = 0
-        for name, binding in _bindings(tree):
+        for name, binding in bindings(tree):
             self.names.setdefault(name, []).append(binding)
 
     def layer(self) -> Call:
@@ -114,7 +103,7 @@ class _Script:
         if len(found) == 1:
             [(node, constructor, around)] = found
             if isinstance(around, ast.Call):
-                raise self.unknown(_dotted(around.func) or _show(around.func), around)
+                raise self.unknown(dotted(around.func) or _show(around.func), around)
             if around is not None:
                 raise Ambiguous(
                     f"{_show(node)} (line {node.lineno}) is constructed over and over in a loop",
@@ -131,7 +120,7 @@ class _Script:
                 field="text",
                 candidates=seen,
             )
-        called = [node for node in ast.walk(self.tree) if isinstance(node, ast.Call) and _dotted(node.func)]
+        called = [node for node in ast.walk(self.tree) if isinstance(node, ast.Call) and dotted(node.func)]
         if not called:
             raise BadValue(
                 f"the text constructs no layer of {self.framework.title}",
@@ -139,7 +128,7 @@ class _Script:
                 field="text",
                 value=_show(self.tree),
             )
-        names = [_dotted(node.func) for node in called]
+        names = [dotted(node.func) for node in called]
         known = self.known()
         closest = next((name for name in names if near(name.rpartition(".")[2], known)), names[0])
         raise self.unknown(closest)
@@ -147,7 +136,7 @@ class _Script:
     def check_time(self, layer: ast.Call) -> None:
         """Refuses a script that turns time round: what it computes is another layer than the one it constructs."""
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.Call) and node is not layer and _dotted(node.func).rpartition(".")[2] in TURNS:
+            if isinstance(node, ast.Call) and node is not layer and dotted(node.func).rpartition(".")[2] in TURNS:
                 raise Ambiguous(
                     f"{_show(node)} (line {node.lineno}) turns data round, so the layer does not say all",
                     "a script is read for the layer that it constructs, not for what is done around it",
@@ -227,7 +216,7 @@ class _Script:
             except (Ambiguous, Unsupported, UnknownWord):
                 if name not in constructor.idle:
                     raise
-                if written := _dotted(value):
+                if written := dotted(value):
                     arguments[name] = Name(written)
         return Call(constructor.target, arguments)
 
@@ -252,7 +241,7 @@ class _Script:
                     return float(word)
             case ast.Call() if constructor := self.constructor(node.func):
                 return self.call(node, constructor)
-            case ast.Call() if name := _dotted(node.func):
+            case ast.Call() if name := dotted(node.func):
                 raise self.unknown(name, node)
         raise self.refused(node)
 
@@ -309,7 +298,7 @@ class _Script:
 
     def named(self, node: ast.Name | ast.Attribute) -> Any:
         """The constant that the script binds a name to, or the name itself where it is the framework's."""
-        name = _dotted(node)
+        name = dotted(node)
         if not name:
             raise self.refused(node)
         if name in self.values:
@@ -354,7 +343,7 @@ class _Script:
 
     def constructor(self, node: ast.expr) -> _Constructor | None:
         """What a call of this expression constructs; None where batchmap knows nothing of the kind."""
-        name = _dotted(node)
+        name = dotted(node)
         if not name:
             return None
         if name.partition(".")[0] not in self.names:
@@ -372,7 +361,7 @@ class _Script:
         """The full names that imports and assignments give a dotted one; "" for a binding that gives none."""
         root, dot, rest = name.partition(".")
         for binding in self.names.get(root, ()):
-            followed = binding.value is not None and _dotted(binding.value)
+            followed = binding.value is not None and dotted(binding.value)
             if binding.origin:
                 yield self.canonical(binding.origin + dot + rest)
             elif followed and binding.end < before:
@@ -495,65 +484,11 @@ def _meant(line: str, short: str) -> tuple[str, ...]:
     >>> _meant("import tensorflow as tf", "tf."), _meant("from torch import nn", "nn.")
     (('tensorflow.', 'tf.'), ('torch.nn.', 'nn.'))
     """
-    for name, binding in _bindings(ast.parse(line)):
+    for name, binding in bindings(ast.parse(line)):
         if (short + ".").startswith(name + "."):
             real = binding.origin + short[len(name) :]
             return (real, short) if real != short else (short,)
     return (short,) if short else ()
-
-
-def _bindings(tree: ast.Module) -> Iterator[tuple[str, _Binding]]:
-    """The names that a text binds, wherever and however it does."""
-    followed: set[int] = set()
-    for statement in tree.body:
-        match statement:
-            case (
-                ast.Assign(targets=[ast.Name() as target], value=value)
-                | ast.AnnAssign(target=ast.Name() as target, value=ast.expr() as value)
-            ):
-                followed.add(id(target))
-                yield target.id, _Binding(_end(statement), value)
-    for node in ast.walk(tree):
-        match node:
-            case ast.Import(names=names):
-                for alias in names:
-                    root = alias.name.partition(".")[0]
-                    yield (
-                        alias.asname or root,
-                        _Binding(_end(node), origin=alias.name if alias.asname else root),
-                    )
-            case ast.ImportFrom(module=source, names=names, level=level):
-                for alias in names:
-                    origin = f"{'.' * level}{source or ''}.{alias.name}"
-                    yield alias.asname or alias.name, _Binding(_end(node), origin=origin)
-            case ast.Name(id=name, ctx=ast.Store() | ast.Del()) if id(node) not in followed:
-                yield name, _Binding(_end(node))
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                yield name, _Binding(_end(node))
-            case ast.arg(arg=name):
-                yield name, _Binding(_end(node))
-            case ast.ExceptHandler(name=str() as name):
-                yield name, _Binding(_end(node))
-            case (
-                ast.MatchAs(name=str() as name)
-                | ast.MatchStar(name=str() as name)
-                | ast.MatchMapping(rest=str() as name)
-            ):
-                yield name, _Binding(_end(node))
-
-
-def _end(node: ast.stmt | ast.expr | ast.arg | ast.excepthandler | ast.pattern) -> tuple[int, int]:
-    return node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
-
-
-def _dotted(node: ast.expr) -> str:
-    parts = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return ""
-    return ".".join([node.id, *reversed(parts)])
 
 
 def _show(node: ast.AST) -> str:
