@@ -376,7 +376,7 @@ def test_what_is_assumed_of_padding_is_said(
     [
         *("Across", "Alike", "Branching", "CellState", "Cut", "Dropping", "FirstCase", "InPlace", "Longer"),
         *("Marked", "Middle", "Normalized", "Own", "Repeated", "Sideways", "Started", "Steep", "Unlabelled"),
-        "Unpacked",
+        *("Unpacked", "Steeper", "Lengthened", "Feature"),
     ],
 )
 def test_modules_that_cannot_be_read_are_refused_by_name(name: str) -> None:
@@ -474,6 +474,10 @@ def test_dropout_between_the_layers_of_a_stack_stays() -> None:
         def forward(self, x: Any) -> Any:
             return self.stack(x)[0]
 
+    import torch_networks
+
+    (drop,) = [layer for layer in bm.port(torch_networks.Topics(), "keras").layers if "Dropout" in str(type(layer))]
+    assert drop.rate == 0.4  # F.dropout
     ported = bm.port(Stack(), "keras")
     assert [type(layer).__name__ for layer in ported.layers[1:]] == ["GRU", "Dropout", "GRU", "Dropout", "GRU"]
     assert [layer.rate for layer in ported.layers if isinstance(layer, keras.layers.Dropout)] == [0.3, 0.3]

@@ -123,7 +123,8 @@ class Topics(nn.Module):
         x = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
         x, lengths = pad_packed_sequence(self.below(x)[0], batch_first=True)
         x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        return self.choice(self.topics(self.above(x)[1][-1]))
+        x = F.dropout(self.above(x)[1][-1], 0.4, training=self.training)
+        return self.choice(self.topics(x))
 
 
 class Window(nn.Module):
@@ -340,6 +341,35 @@ class FirstCase(nn.Module):
         return h[-1, :2]
 
 
+class Steeper(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.rise = nn.Softplus(beta=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rise(self.gru(x)[0])
+
+
+class Lengthened(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.GRU(3, 5, batch_first=True), nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((torch.relu(self.one(x)[0]), torch.relu(self.two(x)[0])), dim=1)
+
+
+class Feature(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.gru(x)[1][-1])[:, 0]
+
+
 class Sideways(Cut):
     def forward(self, tokens: Tensor) -> Tensor:
         lengths = (tokens != 0).sum(0)
@@ -389,6 +419,9 @@ REFUSED = {  # name to the module, and what the refusal has to say
     "Cut": (Cut, 'cuts the output of "gru" to the longest case of the batch'),
     "Marked": (Marked, "it pads with -1"),
     "Longer": (Longer, "its total_length is not the number of time steps"),
+    "Steeper": (Steeper, "softplus is given beta"),
+    "Lengthened": (Lengthened, "along another axis than features"),
+    "Feature": (Feature, "a part of a tensor that is not one time step"),
     "FirstCase": (FirstCase, "a part of a state that is not all of its layer"),
     "Sideways": (Sideways, "counted along the axis of cases"),
     "Unpacked": (Unpacked, "another order of axes than was packed"),

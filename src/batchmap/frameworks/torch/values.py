@@ -4,23 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from batchmap.spec.formulas import HARD_SIGMOID_SIXTH, Formula
 from batchmap.spec.layers import Recurrent
-
-# Functions, methods and modules by their last name.
-ACTIVATIONS = {
-    "sigmoid": Formula("sigmoid"),
-    "tanh": Formula("tanh"),
-    "relu": Formula("relu"),
-    "softmax": Formula("softmax"),
-    "hardsigmoid": HARD_SIGMOID_SIXTH,
-    "silu": Formula("silu"),
-    "selu": Formula("selu"),
-    "softplus": Formula("softplus"),
-    "softsign": Formula("softsign"),
-    "exp": Formula("exponential"),
-}
-SAME = ("contiguous", "cpu", "cuda", "long", "to", "clone", "detach", "type", "int", "requires_grad")
 
 
 @dataclass(frozen=True)
