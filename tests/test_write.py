@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,24 @@ def test_torch_says_every_direction_and_merge(base: str, output: str, cases_firs
         np.testing.assert_allclose(found.output, run_layer(layer, arrays, x).output, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("framework", "changes", "said"),
+    [
+        ("torch", {}, "# Without dropout=0.2 and recurrent_dropout=0.3, which acts in training only."),
+        ("torch", {"peepholes": True}, "# Without dropout=0.2 and recurrent_dropout=0.3, which acts in training only."),
+        ("torch", {"recurrent_dropout": 0.0}, "# Without dropout=0.2, which acts in training only."),
+        ("torch", {"dropout": 0.0, "recurrent_dropout": 0.0, "layers": 2, "dropout_between": 0.1}, ""),
+        ("tensorflow", {}, "# Without dropout=0.2 and recurrent_dropout=0.3, which acts in training only."),
+        ("keras", {}, ""),
+        ("keras", {"peepholes": True}, "# Without dropout=0.2 and recurrent_dropout=0.3, which acts in training only."),
+    ],
+)
+def test_a_layer_alone_says_which_dropout_it_lost(framework: str, changes: dict[str, Any], said: str) -> None:
+    layer = bm.LSTM(features=3, units=5, dropout=0.2, recurrent_dropout=0.3).replace(**changes)
+    first = bm.write(layer, framework).split("\n")[0]
+    assert first == said if said else not first.startswith("#")
+
+
 LONG = "reader_of_the_first_stage_of_the_document"
 TOKENS = ("cases", "time"), (None, None), "int64"
 MODELS = {
@@ -162,6 +181,9 @@ def test_models_are_formatted_and_compute_the_same(runner: Any, framework: str, 
     allow = ("dropout",)  # of both directions, and of a cell that is spelled out
     planned = plan(model, get(framework), allow=allow)
     text = get(framework).module("source").write_model(planned, title="A model.", weights="model.safetensors")
+    with pytest.raises(Unsupported, match="would lose its dropout") if planned.losses else nullcontext():
+        bm.write(model, framework)
+    compile(bm.write(model, framework, allow=allow), name, "exec")
     (tmp_path / "model.py").write_text(text)
     ruff = [sys.executable, "-m", "ruff", "format", "--isolated", "--no-cache", "--diff", "--line-length", "100"]
     found = subprocess.run([*ruff, str(tmp_path)], capture_output=True, text=True)
@@ -173,3 +195,15 @@ def test_models_are_formatted_and_compute_the_same(runner: Any, framework: str, 
         outputs = runner.run_model(model, arrays, x, allow=allow)
         for output, wanted in zip(outputs, (right[entry] for entry in model.outputs), strict=True):
             np.testing.assert_allclose(output, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.needs
+@pytest.mark.parametrize("framework", ["keras", "torch"])
+def test_a_model_is_built_with_weights_of_its_own(framework: str) -> None:
+    live = get(framework).module("live")
+    model = MODELS["several readers"]
+    x = np.random.default_rng(1).normal(size=(3, 7, 3)).astype("float32")
+    built = bm.build(model, framework)
+    assert [output.shape for output in live.run(built, [x])] == [(3, 7, 2), (3, 12), (3, 7, 4)]
+    again, other = (bm.build(model, framework) for _ in range(2))
+    assert not np.allclose(live.run(again, [x])[0], live.run(other, [x])[0])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
@@ -15,7 +16,7 @@ from batchmap.mapping.conversion import choose, gather, lift, lower, scatter
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.rows import Site
 from batchmap.source.scan import scan
-from batchmap.source.write import expression
+from batchmap.source.write import class_name, expression
 from batchmap.spec.batch import Batch
 from batchmap.spec.layers import Layer, Recurrent, unstack
 from batchmap.spec.model import Model
@@ -249,10 +250,11 @@ def shapes(layer: Recurrent, batch: Batch | None = None, framework: str | None =
     return Shapes(tensors)
 
 
-def write(layer: Layer | Model, framework: str, batch: Batch | None = None) -> str:
+def write(layer: Layer | Model, framework: str, batch: Batch | None = None, *, allow: Sequence[str] = ()) -> str:
     """Writes runnable source, in the idiom of a framework, that does not import batchmap.
 
     layer: a recurrent layer, or a model. batch: gives the sizes of the input that the source makes.
+    allow: fields that a model may lose, as for `port`; of a layer alone, a comment says what is left out.
 
     >>> from batchmap.spec.layers import GRU
     >>> print(write(GRU(features=8, units=64, layers=2), "torch"), end="")
@@ -266,32 +268,47 @@ def write(layer: Layer | Model, framework: str, batch: Batch | None = None) -> s
         from batchmap.mapping.plan import plan, split
 
         model, _ = split(layer, {}, target)
-        text: str = target.module("source").write_model(plan(model, target), title=layer.name, weights=None)
-        return text
+        planned = plan(model, target, allow=allow)
+        whole: str = target.module("source").write_model(planned, title=f"{class_name(model.name)}.", weights=None)
+        return whole
     if not isinstance(layer, Recurrent):
         call = lower(layer, target).call
         from batchmap.source.write import imports, module, targets
 
         name = type(layer).__name__.lower()
         return module("", imports(targets(call), target), [f"{name} = {expression(call, target, used=len(name) + 3)}"])
-    text = target.module("source").write_layer(layer, batch)
-    return text
+    text: str = target.module("source").write_layer(layer, batch)
+    lost = _undropped(layer, target)
+    return f"# Without {lost}, which acts in training only.\n{text}" if lost else text
 
 
-def build(layer: Layer | Model, framework: str) -> Any:
+def build(layer: Layer | Model, framework: str, *, allow: Sequence[str] = ()) -> Any:
     """Builds the live object; its weights are the framework's own random ones.
 
+    allow: fields that a model may lose, as for `port`. What acts in training only and has no place in the
+    framework's own layer is left out of a layer alone.
     Raises MissingLibrary where the framework is not installed.
     """
     target = get(framework)
     _check_package(target)
-    if isinstance(layer, Model):
-        raise Ambiguous(
-            "a model is built from its source and its weights",
-            instead="bm.write(model, framework), or bm.port",
-            field="layer",
-        )
-    return target.module("live").build(layer)
+    live = target.module("live")
+    return (
+        live.make(write(layer, framework, allow=allow), layer.name) if isinstance(layer, Model) else live.build(layer)
+    )
+
+
+def _undropped(layer: Recurrent, target: Framework) -> str:
+    """The kinds of dropout of a lone layer that its source has no place for."""
+    rates = {
+        word: rate for word in ("dropout", "recurrent_dropout", "dropout_between") if (rate := getattr(layer, word))
+    }
+    if not rates:
+        return ""
+    held = target.module("source").inside(layer, False).replace(**rates)
+    left_out: Mapping[str, Any] = rates
+    with suppress(Unsupported):  # else it is spelled out, without any of them
+        left_out = lower(held, target).left_out
+    return " and ".join(f"{word}={rate}" for word, rate in rates.items() if word in left_out)
 
 
 def _meanings(words: Mapping[str, Any], origin: Framework, target: Framework) -> tuple[str, ...]:

@@ -71,14 +71,18 @@ def build(layer: Layer) -> Any:
     return _made(source.layer_call(layer))
 
 
+def make(text: str, name: str) -> Any:
+    """Makes a live model from source that batchmap wrote, with random weights; name: of the model."""
+    _keras()
+    return getattr(execute(text, f"<batchmap {name}>"), source.function_name(name))()
+
+
 def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
     """Makes a live model from source that batchmap wrote, and sets its arrays.
 
     text: a module as `source.write_model` writes it. arrays: path of a variable to array. name: of the model.
     """
-    _keras()
-    module = execute(text, f"<batchmap {name}>")
-    model = getattr(module, source.function_name(name))()
+    model = make(text, name)
     for variable in model.weights:
         variable.assign(arrays[variable.path])
     return model

@@ -135,14 +135,19 @@ def build(layer: Layer) -> Any:
     return cells if len(cells) > 1 else cells[0]
 
 
+def make(text: str, name: str) -> Any:
+    """Makes a live model from source that batchmap wrote, with random weights; name: of the model."""
+    _ready(text)
+    with _legacy(), _without_advice():
+        return getattr(execute(text), class_name(name))()
+
+
 def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
     """Makes a live model from source that batchmap wrote, and sets its arrays.
 
     text: a module as `source.write_model` writes it. arrays: name of a variable to array. name: of the model.
     """
-    _ready(text)
-    with _legacy(), _without_advice():
-        model = getattr(execute(text), class_name(name))()
+    model = make(text, name)
     for variable in model.variables:
         variable.assign(arrays[variable.name.removesuffix(":0")])
     return model

@@ -49,14 +49,19 @@ def build(layer: Layer) -> Any:
     return kind(**arguments)
 
 
+def make(text: str, name: str) -> Any:
+    """Makes a live module from source that batchmap wrote, with random weights; name: of the model."""
+    _torch()
+    return getattr(execute(text), class_name(name))()
+
+
 def restore(text: str, arrays: Mapping[str, Any], name: str) -> Any:
     """Makes a live module from source that batchmap wrote, and sets its arrays; in evaluation mode.
 
     text: a module as `source.write_model` writes it. arrays: name in the state_dict to array. name: of the model.
     """
     torch = _torch()
-    module = execute(text)
-    model = getattr(module, class_name(name))()
+    model = make(text, name)
     model.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
     return model.eval()
 
