@@ -146,7 +146,7 @@ TERMS = (
 
 # The words of the PTB tutorial and of tf.data; `size` is the width of a word vector and of the state.
 BATCH: tuple[Row, ...] = (
-    Arg("cases_per_pass", "batch_size", None, of="tf.data.Dataset.batch"),
+    Arg("cases", "batch_size", None, of="tf.data.Dataset.batch"),
     Values(
         "remainder",
         "drop_remainder",
