@@ -240,7 +240,10 @@ def order(layer: Any, framework: str) -> list[list[str]]:
 # --- live models --------------------------------------------------------------------------------------------
 
 KERAS = ("sentiment", "tagger", "keras_1", "flat", "merged", "stacked")
-TORCH = ("classifier", "regressor", "scorer", "tagger", "sequence", "twofold", "topics", "window", "plain", "tutorial")
+TORCH = (
+    *("classifier", "regressor", "scorer", "tagger", "sequence", "twofold"),
+    *("topics", "window", "plain", "tutorial", "rear"),
+)
 NETWORKS = [*(("keras", "torch", name) for name in KERAS), *(("torch", "keras", name) for name in TORCH)]
 SPELLED_OUT = {("keras", "keras_1"): "gate_activation", ("keras", "merged"): "direction"}  # and the field that says so
 
@@ -289,7 +292,8 @@ def test_arrays_go_over_untouched(one: str, other: str, name: str) -> None:
     """Every array of a native layer is the one that it was, bit by bit."""
     source, _ = network(one, name)
     before, after = (
-        layer_arrays(thing, framework) for thing, framework in ((source, one), (bm.port(source, other), other))
+        sorted(layer_arrays(thing, framework), key=lambda array: (array.shape, array.tobytes()))
+        for thing, framework in ((source, one), (bm.port(source, other), other))
     )
     assert len(before) == len(after) > 2
     for array, again in zip(before, after, strict=True):
@@ -376,7 +380,7 @@ def test_what_is_assumed_of_padding_is_said(
     [
         *("Across", "Alike", "Branching", "CellState", "Cut", "Dropping", "FirstCase", "InPlace", "Longer"),
         *("Marked", "Middle", "Normalized", "Own", "Repeated", "Sideways", "Started", "Steep", "Unlabelled"),
-        *("Unpacked", "Steeper", "Lengthened", "Feature"),
+        *("Unpacked", "Steeper", "Lengthened", "Feature", "BothOrders", "Odd"),
     ],
 )
 def test_modules_that_cannot_be_read_are_refused_by_name(name: str) -> None:

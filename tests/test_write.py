@@ -205,5 +205,6 @@ def test_a_model_is_built_with_weights_of_its_own(framework: str) -> None:
     x = np.random.default_rng(1).normal(size=(3, 7, 3)).astype("float32")
     built = bm.build(model, framework)
     assert [output.shape for output in live.run(built, [x])] == [(3, 7, 2), (3, 12), (3, 7, 4)]
+    assert bm.verify(built, bm.port(built, "torch" if framework == "keras" else "keras"))
     again, other = (bm.build(model, framework) for _ in range(2))
     assert not np.allclose(live.run(again, [x])[0], live.run(other, [x])[0])

@@ -119,7 +119,7 @@ class Topics(nn.Module):
         self.choice = nn.Softmax(dim=1)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        lengths = torch.count_nonzero(tokens, dim=1)
+        lengths = (tokens != 0).sum(1, dtype=torch.int64)
         x = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
         x, lengths = pad_packed_sequence(self.below(x)[0], batch_first=True)
         x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
@@ -152,7 +152,8 @@ class Plain(nn.Module):
         self.above = nn.GRU(3, 5, bidirectional=True)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = pack_padded_sequence(self.embed(tokens), (tokens != 0).sum(1), batch_first=True, enforce_sorted=False)
+        lengths = torch.count_nonzero(tokens, dim=1)
+        x = pack_padded_sequence(self.embed(tokens), lengths, batch_first=True, enforce_sorted=False)
         _, h = self.above(self.below(x)[0])
         return torch.cat((h[0], h[1]), 1)
 
@@ -175,6 +176,22 @@ class Tutorial(nn.Module):
         return self.fc(hn[-1, :, :])
 
 
+class Rear(nn.Module):
+    """Runs backward by turning its data round, and what comes out round again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = nn.GRU(3, 4, batch_first=True)
+        self.back = nn.GRU(3, 4, batch_first=True)
+        self.end = nn.LSTM(8, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        back, _ = self.back(torch.flip(x, [1]))
+        x = torch.cat((self.there(x)[0], back.flip(1)), -1)
+        _, (h, _) = self.end(x.flip(dims=(1,)))
+        return h[-1]
+
+
 NETWORKS = {  # name to the module, and what makes its input
     "classifier": (Classifier, tokens),
     "regressor": (Regressor, features),
@@ -186,6 +203,7 @@ NETWORKS = {  # name to the module, and what makes its input
     "window": (Window, tokens),
     "plain": (Plain, tokens),
     "tutorial": (Tutorial, features),
+    "rear": (Rear, features),
 }
 
 
@@ -370,6 +388,22 @@ class Feature(nn.Module):
         return self.head(self.gru(x)[1][-1])[:, 0]
 
 
+class BothOrders(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.back = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.back(x.flip(1))
+        return torch.cat((x.flip(1), x), -1)
+
+
+class Odd(Cut):
+    def forward(self, tokens: Tensor) -> Tensor:
+        lengths = (tokens != 0).sum(1, keepdim=True)
+        return self.gru(pack_padded_sequence(self.embed(tokens), lengths, True, False))[1][-1]
+
+
 class Sideways(Cut):
     def forward(self, tokens: Tensor) -> Tensor:
         lengths = (tokens != 0).sum(0)
@@ -419,6 +453,8 @@ REFUSED = {  # name to the module, and what the refusal has to say
     "Cut": (Cut, 'cuts the output of "gru" to the longest case of the batch'),
     "Marked": (Marked, "it pads with -1"),
     "Longer": (Longer, "its total_length is not the number of time steps"),
+    "BothOrders": (BothOrders, "in both orders of time"),
+    "Odd": (Odd, "sum is called in a way that has no canonical reading"),
     "Steeper": (Steeper, "softplus is given beta"),
     "Lengthened": (Lengthened, "along another axis than features"),
     "Feature": (Feature, "a part of a tensor that is not one time step"),

@@ -14,7 +14,8 @@ from batchmap.frameworks.torch.operations import ACTIVATIONS, OPERATIONS, flatte
 from batchmap.frameworks.torch.reader import Arrays, Reader
 from batchmap.frameworks.torch.source import FUNCTIONS
 from batchmap.frameworks.torch.spelling import imports
-from batchmap.frameworks.torch.values import Packed, Run, Value, Zeros
+from batchmap.frameworks.torch.values import Packed, Run, Turned, Value, Zeros
+from batchmap.source.model import turned
 from batchmap.spec.formulas import LINEAR
 from batchmap.spec.layers import Activation, Dense, Embedding, Flatten, Recurrent, Step
 from batchmap.spec.model import Input, Model, Node
@@ -78,7 +79,12 @@ def _called(reader: Reader, node: Any, module: Any) -> Any:
     name = (node.target if isinstance(node.target, str) else node.target.__name__).strip("_")
     if name not in OPERATIONS:
         raise reader.refuse(node, f"the operation {name} has no canonical reading")
-    return OPERATIONS[name](reader, node, *arguments, **options)
+    operation = OPERATIONS[name]
+    try:
+        inspect.signature(operation).bind(reader, node, *arguments, **options)
+    except TypeError as error:
+        raise reader.refuse(node, f"the operation {name} is called in a way that has no canonical reading") from error
+    return operation(reader, node, *arguments, **options)
 
 
 def _meant(reader: Reader, value: Any) -> Any:
@@ -136,6 +142,11 @@ def _recurrent(
             raise reader.refuse(node, "its lengths are counted along the axis of cases, not along that of time")
         mask = reader.masker(node, lengths)
         given = given.value
+    if isinstance(given, Turned):
+        if layer.direction != "forward" or layer.layers > 1:
+            raise reader.refuse(node, f'its layer "{name}" runs in more than one direction over data turned round')
+        layer = layer.replace(direction="backward", order="processing")
+        arrays, given = turned(layer, arrays), given.of
     reader.nodes.append(Node(name, layer, (reader.value(given).name,), mask))
     reader.weights[name] = arrays
     return Run(name, layer, packed=lengths)

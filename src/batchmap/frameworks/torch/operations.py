@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from batchmap.frameworks.torch.reader import Reader
-from batchmap.frameworks.torch.values import Final, Lengths, Packed, Run, Shape, Size, Valid, Value, Zeros
+from batchmap.frameworks.torch.values import Final, Lengths, Packed, Run, Shape, Size, Turned, Valid, Value, Zeros
 from batchmap.spec.formulas import HARD_SIGMOID_SIXTH, Formula
 from batchmap.spec.layers import LSTM, Activation, Concatenate, Dropout, Flatten, Step
 
@@ -79,10 +79,10 @@ def item(reader: Reader, node: Any, value: Any, index: Any) -> Any:
     raise reader.refuse(node, "it takes a part that has no canonical reading")
 
 
-def cat(reader: Reader, node: Any, parts: Any, dim: Any = 0, axis: Any = None) -> Value:
+def cat(reader: Reader, node: Any, tensors: Any, dim: Any = 0, axis: Any = None) -> Value:
     """Joining along features; both final states of a layer are its last output."""
     dim = dim if axis is None else axis
-    parts = list(parts)
+    parts = list(tensors)
     if len(parts) == 2 and all(isinstance(part, Final) for part in parts) and parts[0].run == parts[1].run:
         if (parts[0].direction, parts[1].direction) != ("forward", "backward"):
             raise reader.refuse(node, "it joins final states in another order than forward, backward")
@@ -108,7 +108,7 @@ def gt(reader: Reader, node: Any, tokens: Any, padding: Any) -> Valid:
     return Valid(tokens.name, 0)
 
 
-def total(reader: Reader, node: Any, value: Any, dim: Any = None, axis: Any = None) -> Lengths:
+def total(reader: Reader, node: Any, value: Any, dim: Any = None, axis: Any = None, dtype: Any = None) -> Lengths:
     """The number of tokens that are not padding."""
     dim = dim if axis is None else axis
     if not isinstance(value, Valid) or dim not in (0, 1, -1, -2):
@@ -190,6 +190,20 @@ def size(reader: Reader, node: Any, value: Any, dim: int | None = None) -> Shape
     return Shape(value) if dim is None else Size(value, dim)
 
 
+def flip(reader: Reader, node: Any, value: Any, *axes: Any, dims: Any = None) -> Turned | Run:
+    """Time turned round: before a layer that so runs backward, and after it."""
+    given = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+    given = given if dims is None else dims
+    if tuple(given) != (reader.time_axis(),) or reader.is_flat(value):
+        raise reader.refuse(node, "it turns another axis round than that of time")
+    if isinstance(value, Run) and value.part == "output" and value.layer.direction == "backward" and not value.turned:
+        if any(value.name in reading.inputs for reading in reader.nodes):
+            raise reader.refuse(node, f'it uses the output of "{value.name}" in both orders of time')
+        reader.change(value.name, order="time")
+        return replace(value, turned=True)
+    return Turned(reader.value(value))
+
+
 def view(reader: Reader, node: Any, value: Any, *sizes: Any) -> Value:
     """Another shape: that of a flattened sequence."""
     sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
@@ -240,6 +254,7 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {  # by the last name of a functi
     **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), zeros),
     "getattr": attribute,
     "size": size,
+    "flip": flip,
     **dict.fromkeys(("view", "reshape"), view),
     "flatten": flatten,
     "dropout": dropout,

@@ -64,6 +64,15 @@ class Reader:
                 field="total_length",
             )
         if isinstance(value, Run) and value.part == "output":
+            (layer,) = (node.layer for node in self.nodes if node.name == value.name)
+            assert isinstance(layer, Recurrent)
+            if layer.direction == "backward" and (layer.order == "time") != value.turned:
+                raise Unsupported(
+                    f'{self.title}.forward uses the output of "{value.name}" in both orders of time',
+                    "a layer of a model has one output",
+                    framework="torch",
+                    field="order",
+                )
             return Value(value.name)
         if isinstance(value, Run) and value.part == "h" and value.layer.layers * len(value.layer.directions) == 1:
             raise Unsupported(
@@ -87,7 +96,7 @@ class Reader:
                 framework="torch",
                 field="output",
             )
-        self.change(run.name, output="last", padded=None)
+        self.change(run.name, output="last", padded=None, order="time")
         return Value(run.name)
 
     def final(self, node: Any, run: Run, index: Any) -> Final:

@@ -42,13 +42,17 @@ class Packed:
 
 @dataclass(frozen=True)
 class Run:
-    """The result of calling a recurrent layer, (output, states); cut: to the longest case of the batch."""
+    """The result of calling a recurrent layer, (output, states).
+
+    cut: to the longest case of the batch. turned: back into the order of time, after a run over turned data.
+    """
 
     name: str
     layer: Recurrent
     part: str = ""  # "", "output", "states", "h"
     packed: Lengths | None = None
     cut: bool = False
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,3 +81,10 @@ class Size:
 @dataclass(frozen=True)
 class Zeros:
     """An array of zeros, such as people start their states with."""
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A sequence with its last time step first."""
+
+    of: Value
