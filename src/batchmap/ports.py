@@ -20,7 +20,7 @@ from batchmap.mapping.plan import LOSSES, NATIVE, SPELLED, Place, Plan, accepted
 from batchmap.numbers.probes import probes
 from batchmap.numbers.report import Report
 from batchmap.numbers.verify import compare, reference
-from batchmap.source.write import class_name, expression
+from batchmap.source.write import WIDTH, class_name, expression
 from batchmap.sources import (
     Source,
     Weights,
@@ -164,8 +164,7 @@ def port(
     tell("Planning each layer")
     planned, arrays = _planned(found, target, native_only, padding, tuple(allow))
     writer = target.module("source")
-    title = f"{class_name(found.model.name)}, ported from {found.name} ({found.title}) by batchmap"
-    title += "." if out is None else "; report.json says what was checked."
+    title = _title(class_name(found.model.name), f"{found.name} ({found.title})", checked=out is not None)
     text = writer.write_model(planned, title=title, weights="model.safetensors" if out is not None else None)
     native = writer.native_arrays(planned, arrays)
     tell("Running it and comparing")
@@ -223,6 +222,13 @@ def _check_losses(allow: Sequence[str]) -> None:
     for word in allow:
         if word not in LOSSES:
             raise unknown(word, "field that may be lost", LOSSES, f"one of {', '.join(LOSSES)}")
+
+
+def _title(name: str, source: str, checked: bool) -> str:
+    """The docstring of a ported module: in one line where it fits."""
+    end = "; report.json says what was checked." if checked else "."
+    line = f"{name}, ported from {source} by batchmap{end}"
+    return line if len(line) <= WIDTH - 6 else f"{name}, ported by batchmap.\n\nFrom {source}{end}"
 
 
 def _planned(
