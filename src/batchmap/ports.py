@@ -17,6 +17,7 @@ from batchmap.mapping.arrays import fold
 from batchmap.mapping.conversion import choose, lower, undriven
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.plan import LOSSES, NATIVE, SPELLED, Place, Plan, accepted, losses, plan, split
+from batchmap.numbers.diagnose import shares
 from batchmap.numbers.probes import probes
 from batchmap.numbers.report import Report
 from batchmap.numbers.verify import compare, reference
@@ -358,7 +359,7 @@ def _prove_lone(layer: Recurrent, arrays: Mapping[str, Any], target: Framework, 
             (right.output, other.output),
             *((right.states[key], other.states[key]) for key in right.states),
         ]
-        off = max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
+        off = max(float(shares(np.asarray(b), np.asarray(a)).max(initial=0.0)) for a, b in pairs)
         if not off <= tolerance:
             raise Mismatch(
                 f"{layer!r} in {target.title} is {off:.1e} off the reference at {cases} x {time}", report=None

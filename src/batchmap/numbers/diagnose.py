@@ -33,6 +33,7 @@ from batchmap.spec.layers import (
 from batchmap.spec.model import Model, Node, marks_padding
 
 Weights = Mapping[str, Arrays]
+SMALLEST = 1e-3  # below this, numbers may be what is left of larger ones
 
 
 class Cause(NamedTuple):
@@ -228,11 +229,20 @@ def offsets(got: Array, right: Array, counted: Array | None = None) -> Array:
     return np.asarray(off)
 
 
+def shares(got: Array, right: Array, counted: Array | None = None) -> Array:
+    """How far each number is off, as a share of the largest number of the right array where that is below 1.
+
+    So the probabilities of many classes, each of them tiny, are held to as many digits as other numbers are.
+    """
+    largest = float(np.abs(right).max(initial=0.0, where=np.isfinite(right)))
+    return offsets(got, right, counted) / min(max(largest, SMALLEST), 1.0)
+
+
 def distance(got: Sequence[Array], right: Sequence[Array], counted: Sequence[Array | None]) -> float:
     """The furthest that any number of any output is off; infinite where the shapes differ."""
     if [np.shape(array) for array in got] != [np.shape(array) for array in right]:
         return np.inf
-    return max((offsets(*three).max(initial=0.0) for three in zip(got, right, counted, strict=True)), default=0.0)
+    return max((shares(*three).max(initial=0.0) for three in zip(got, right, counted, strict=True)), default=0.0)
 
 
 class Suspect(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batchmap.errors import BatchmapError
-from batchmap.numbers.diagnose import Cause, Scene, Search, frame, offsets, search, steps_that_count
+from batchmap.numbers.diagnose import Cause, Scene, Search, frame, offsets, search, shares, steps_that_count
 from batchmap.numbers.probes import Probe
 from batchmap.numbers.reference import Array, run_model
 from batchmap.numbers.report import Checked, Compared, Difference, Report
@@ -64,7 +64,7 @@ def compare(
 ) -> Report:
     """Compares two sides on the same inputs; `right` is the judge.
 
-    tolerance: how far a number may be off, absolute up to 1 and relative beyond; by default what the coarser
+    tolerance: how far a number may be off, as a part of the largest of its array; by default what the coarser
     dtype of the two allows. Padded steps of an output count only where the model says what they hold. What is
     not finite never agrees. layers: look layer by layer for the first difference. match: layer of `right` to
     layer of `other`, where their names differ. seconds: the longest that mistakes are looked for.
@@ -82,10 +82,10 @@ def compare(
         except Exception as error:  # whatever a hand-made model raises is a finding
             given = f"{other.name} fails at {probe}: {type(error).__name__}: {error}"
         rounds.append(_Round(probe, wanted, given, _settled(right.model, probe, wanted)))
-    off = max((found.off() for found in rounds), default=0.0)
+    off = max((found.off(offsets) for found in rounds), default=0.0)
     sizes = ", ".join(dict.fromkeys(str(probe) for probe in probes))
     checked = (Checked("output", right.name, sizes, off, dtype),)
-    if off <= tolerance:
+    if all(found.off() <= tolerance for found in rounds):
         return Report(True, right.name, other.name, checked, off, tolerance)
 
     bad = next(found for found in rounds if not found.off() <= tolerance)
@@ -136,11 +136,11 @@ class _Round(NamedTuple):
     given: list[Array] | str
     settled: list[Array | None]
 
-    def off(self) -> float:
+    def off(self, measure: Callable[..., Array] = shares) -> float:
         if isinstance(self.given, str) or _sizes(self.given) != _sizes(self.wanted):
             return math.inf
         triples = zip(self.given, self.wanted, self.settled, strict=True)
-        return max((float(offsets(*triple).max(initial=0.0)) for triple in triples), default=0.0)
+        return max((float(measure(*triple).max(initial=0.0)) for triple in triples), default=0.0)
 
     def problem(self, right: Side, other: Side) -> str:
         if isinstance(self.given, str):
@@ -175,7 +175,7 @@ def _difference(
 ) -> Difference | None:
     """The earliest number in time that is too far off."""
     off = offsets(got, right, counted)
-    wrong = np.argwhere(~(off <= tolerance))
+    wrong = np.argwhere(~(shares(got, right, counted) <= tolerance))
     if not len(wrong):
         return None
     axes = _axes(model, probe, got)
@@ -186,7 +186,7 @@ def _difference(
 
 def _off(array: Array, view: Array, counted: Array | None) -> float:
     """How far two arrays are apart; infinitely where their shapes differ."""
-    return float(offsets(array, view, counted).max(initial=0.0)) if array.shape == view.shape else float("inf")
+    return float(shares(array, view, counted).max(initial=0.0)) if array.shape == view.shape else float("inf")
 
 
 def _by_layer(
