@@ -16,7 +16,7 @@ from batchmap.frameworks.tensorflow.spelling import SPELLING as TENSORFLOW
 from batchmap.frameworks.torch.spelling import SPELLING as TORCH
 from batchmap.numbers.reference import run_layer
 from batchmap.source.cell import Line, Recorder, Recording, Spelling, applied, formulas, record
-from batchmap.spec.cells import packed, part_axes, unpacked
+from batchmap.spec.cells import packed, part_axes
 from batchmap.spec.formulas import HARD_SIGMOID_FIFTH, HARD_SIGMOID_SIXTH, KINDS, Formula
 from batchmap.spec.layers import GRU, LSTM, RNN
 from batchmap.spec.parameters import cell_parameters
@@ -292,16 +292,14 @@ def test_a_missing_spelling_is_named():
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
-def test_packed_and_back(layer):
+def test_packed_arrays_have_the_shapes_that_a_cell_counts_on(layer):
     arrays = draw(layer)
     laid = packed(layer, arrays)
     assert {name: array.shape for name, array in laid.items()} == {
         name: tuple(size for _, size in axes) for name, axes in part_axes(layer).items()
     }
-    back = unpacked(layer, laid)
-    assert list(back) == list(arrays)
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(back[name], array)
+    used = record(layer).parameters
+    assert laid.keys() == used.keys()  # nothing is laid out that the cell does not compute with
 
 
 def test_gates_stand_side_by_side():

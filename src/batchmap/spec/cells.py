@@ -55,7 +55,9 @@ def lstm(op: Operations, s: LSTM, w: Any, x: Any, state: State) -> State:
     h, c = state
     i, f, g, o = op.split(x + h @ w.recurrent, ("i", "f", "g", "o"))
     if s.peepholes:
-        i, f = i + w.peephole_i * c, f + w.peephole_f * c
+        i = i + w.peephole_i * c
+    if s.peepholes and not s.coupled:
+        f = f + w.peephole_f * c
     if s.forget_offset:
         f = f + s.forget_offset
     i = op.let("i", activate(op, s.gate_activation, limit(op, i, s.gate_clip)))
@@ -136,7 +138,7 @@ def parts(layer: Recurrent) -> tuple[Part, ...]:
             table += [Part("recurrent_bias", "recurrent_bias", layer.gates)]
     if isinstance(layer, LSTM):
         if layer.peepholes:
-            table += [Part(f"peephole_{gate}", "peephole", gate) for gate in "ifo"]
+            table += [Part(f"peephole_{gate}", "peephole", gate) for gate in ("io" if layer.coupled else "ifo")]
         if layer.projection:
             table += [Part("projection", "projection", "")]
     return tuple(table)
@@ -174,17 +176,3 @@ def packed(layer: Recurrent, arrays: Mapping[str, Any]) -> dict[str, Any]:
             array = rearrange(array[first : first + len(gates)], "gates ... units -> ... (gates units)")
         laid[name] = array
     return laid
-
-
-def unpacked(layer: Recurrent, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns the arrays of a cell back into canonical ones; the inverse of `packed`."""
-    import numpy as np
-    from einops import rearrange
-
-    canonical: dict[str, list[Any]] = {}
-    for name, parameter, gates in parts(layer):
-        array = arrays[name]
-        if gates:
-            array = rearrange(array, "... (gates units) -> gates ... units", gates=len(gates))
-        canonical.setdefault(parameter, []).append(array)
-    return {name: found[0] if len(found) == 1 else np.concatenate(found) for name, found in canonical.items()}

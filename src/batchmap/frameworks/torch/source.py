@@ -333,11 +333,11 @@ class _Writer(model.Writer[Cell]):
             if len(value) > 80:
                 self.body += [f"forward = {values[0]}", f"backward = {values[1]}"]
                 value = merged(layer, "forward", "backward")
-        if layer.order == "processing":
-            value = f"{value}.flip(1)"
+        after = ".flip(1)" if layer.order == "processing" else ""
         if not layer.cases_first and layer.output == "sequence":
-            value = f"{value}.transpose(0, 1)"
-        self.assign(node, value)
+            after += ".transpose(0, 1)"
+        summed = len(values) == 2 and layer.merge in ("sum", "mean", "product")
+        self.assign(node, f"({value}){after}" if summed and after else value + after)
 
 
 def attributes(plan: Plan) -> dict[str, str]:
