@@ -518,6 +518,15 @@ def lone(**fields: Any) -> tuple[Side, tuple[Probe, ...]]:
     return reference(model, draw(model)), probes(model)
 
 
+def test_a_difference_in_the_second_probe_alone_is_found():
+    model = sequential("m", FEATURES, ("encoder", RNN(features=4, units=4)), ("head", Dense(features=4, units=2)))
+    weights = draw(model)
+    right = reference(model, weights)
+    late = replace(right, name="late", run=lambda given: [array + (len(array) == 2) for array in right.run(given)])
+    report = compare(right, late, probes(model))
+    assert not report and report.first.sizes == "2 x 11" and report.first.off == pytest.approx(1)
+
+
 def test_many_small_probabilities_are_held_to_as_many_digits():
     """Of 5000 classes each has about 2e-4: a wrong gate moves them by less than 1e-5, and is a mistake all the same."""
     model = sequential(

@@ -20,6 +20,8 @@ from batchmap.frameworks import get
 from batchmap.mapping.plan import plan
 from batchmap.numbers.probes import probes
 from batchmap.numbers.reference import run_layer, run_model
+from batchmap.spec.formulas import HARD_SIGMOID_FIFTH
+from batchmap.spec.model import framed
 from batchmap.spec.parameters import parameters
 from batchmap.translations import say
 from runners import Torch
@@ -159,6 +161,15 @@ MODELS = {
         ),
         ("head", "last", "below"),
     ),
+    "odd ends": bm.sequential(
+        "odd ends",
+        bm.Input("x", sizes=(None, None, 3)),
+        ("wide", bm.LSTM(features=3, units=4, projection=4, direction="both", merge="mean")),
+        ("coupled", bm.LSTM(features=4, units=5, coupled=True, peepholes=True)),
+        ("squash", bm.Activation(activation=HARD_SIGMOID_FIFTH)),
+        ("summed", bm.GRU(features=5, units=4, direction="both", merge="sum", reset="before", activation="softsign")),
+        ("head", bm.Dense(features=4, units=2, activation=HARD_SIGMOID_FIFTH)),
+    ),
     "marked": bm.Model(
         "marked",
         (bm.Input("x", sizes=(None, None, 3)),),
@@ -195,6 +206,16 @@ def test_models_are_formatted_and_compute_the_same(runner: Any, framework: str, 
         outputs = runner.run_model(model, arrays, x, allow=allow)
         for output, wanted in zip(outputs, (right[entry] for entry in model.outputs), strict=True):
             np.testing.assert_allclose(output, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.needs
+@pytest.mark.parametrize("framework", ["tensorflow", "torch"])
+def test_a_model_with_time_first_computes_the_same(runner: Any, framework: str) -> None:
+    model = framed(MODELS["odd ends"], cases_first=False)
+    arrays = {node.name: weights(node.layer) for node in model if parameters(node.layer)}
+    for probe in probes(model):
+        (output,) = runner.run_model(model, arrays, probe.inputs["x"])
+        np.testing.assert_allclose(output, run_model(model, arrays, probe.inputs)["head"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.needs

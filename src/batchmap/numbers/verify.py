@@ -88,7 +88,7 @@ def compare(
     if all(found.off() <= tolerance for found in rounds):
         return Report(True, right.name, other.name, checked, off, tolerance)
 
-    bad = next(found for found in rounds if not found.off() <= tolerance)
+    place, bad = next(entry for entry in enumerate(rounds) if not entry[1].off() <= tolerance)
     problem = bad.problem(right, other)
     if not problem and not _repeats(other, bad, tolerance):
         problem = (
@@ -99,7 +99,7 @@ def compare(
     table: tuple[Compared, ...] = ()
     first = None if problem else bad.first(right.model, tolerance)
     if layers and other.trace and not isinstance(bad.given, str):
-        scene = scenes[rounds.index(bad)] if scenes else None
+        scene = scenes[place] if scenes else None
         table, found = _by_layer(right, other, bad.probe, scene, match or {}, tolerance)
         first = first and (found or first)
     searched: Search | None = None

@@ -6,6 +6,7 @@ writes its operations; arithmetic reads the same everywhere.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -59,6 +60,21 @@ class Name(Value):
     """A value that has a name: an input, a state, or the result of a line."""
 
     name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Written(Value):
+    """A value that is text already."""
+
+    text: str
+
+    @property
+    def level(self) -> int:
+        """How tightly it binds."""
+        body = ast.parse(self.text, mode="eval").body
+        if isinstance(body, ast.BinOp):
+            return LEVELS["+" if isinstance(body.op, (ast.Add, ast.Sub)) else "*"]
+        return 0 if isinstance(body, (ast.UnaryOp, ast.IfExp, ast.Compare, ast.BoolOp)) else ATOM
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,11 +190,13 @@ def formulas(layer: Recurrent) -> list[str]:
 def applied(formula: Formula, value: str, spelling: Spelling) -> str:
     """Prints an activation of a value that is already text.
 
-    >>> from batchmap.spec.formulas import SIGMOID
+    >>> from batchmap.spec.formulas import HARD_SIGMOID_FIFTH, SIGMOID
     >>> applied(SIGMOID, "self.head(x)", Spelling("", "", {"sigmoid": "torch.sigmoid({v})"}))
     'torch.sigmoid(self.head(x))'
+    >>> applied(HARD_SIGMOID_FIFTH, "x @ kernel + bias", Spelling("", "clip({v}, {low}, {high})", {}))
+    'clip(0.2 * (x @ kernel + bias) + 0.5, 0, 1)'
     """
-    return _text(activate(Recorder(), formula, Name(value)), spelling, {})[0]
+    return _text(activate(Recorder(), formula, Written(value)), spelling, {})[0]
 
 
 class Recorder:
@@ -297,6 +315,8 @@ def _text(value: Operand, spelling: Spelling, names: Mapping[str, str]) -> tuple
         return f"{name}_{value.gate}" if value.gate else name, ATOM
     if isinstance(value, Name):
         return names.get(value.name, value.name), ATOM
+    if isinstance(value, Written):
+        return value.text, value.level
     return repr(value), ATOM
 
 

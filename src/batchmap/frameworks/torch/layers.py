@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from batchmap.mapping.framework import Counterpart
 from batchmap.mapping.packs import Pack
-from batchmap.mapping.rows import Arg, Fixed, Folded, Ignored, Inferred, Only, Row, TrainOnly, Values
+from batchmap.mapping.rows import Arg, Fixed, Folded, Ignored, Inferred, Only, Row, Site, TrainOnly, Values
 from batchmap.spec.formulas import LINEAR, RELU, SIGMOID, TANH
 from batchmap.spec.layers import GRU, LSTM, RNN, Dense, Dropout, Embedding, Flatten
 
@@ -21,6 +22,17 @@ def _native_dtype(dtype: str) -> Any:
 
 def _canonical_dtype(dtype: Any) -> str:
     return "float32" if dtype is None else str(getattr(dtype, "text", dtype)).removeprefix("torch.")
+
+
+@dataclass(frozen=True)
+class Smaller(Arg):
+    """A size that must be smaller than the state."""
+
+    def lower(self, spec: Any, site: Site) -> dict[str, Any]:
+        size = getattr(spec, self.word)
+        if size and size >= spec.units:
+            raise site.refuse(self.word, size, "its projection must be smaller than its state", SPELLED)
+        return super().lower(spec, site)
 
 
 DTYPE = Arg("dtype", "dtype", None, to=_native_dtype, back=_canonical_dtype)
@@ -74,7 +86,7 @@ LAYERS = (
         LSTM,
         "torch.nn.LSTM",
         _recurrent(
-            Arg("projection", "proj_size", 0, to=lambda size: size or 0, back=lambda size: size or None),
+            Smaller("projection", "proj_size", 0, to=lambda size: size or 0, back=lambda size: size or None),
             Only("activation", TANH, "its candidate is always tanh", SPELLED),
             Only("gate_activation", SIGMOID, "its gates are always sigmoid", SPELLED),
             Only("output_activation", TANH, "its output is always tanh of the cell", SPELLED),
