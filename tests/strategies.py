@@ -1,4 +1,4 @@
-"""Hypothesis strategies: layers with any legal fields."""
+"""Hypothesis strategies: layers with any legal fields, and models of them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from batchmap.spec.layers import (
     PADDED,
     RESETS,
     RNN,
+    Activation,
     Dense,
+    Dropout,
     Embedding,
     Layer,
+    Masking,
 )
+from batchmap.spec.model import Input, Model, sequential
 
 SIZES = st.integers(1, 7)
 # A field is often at its default: where several are not, most frameworks refuse.
@@ -100,3 +104,42 @@ DENSES = st.builds(
 def layers() -> st.SearchStrategy[Layer]:
     """A recurrent layer, an embedding or a dense layer."""
     return st.one_of(LSTMS, GRUS, RNNS, EMBEDDINGS, DENSES)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Model:
+    """A row of layers: tokens or features, perhaps padded, one to three recurrent layers, what may stand between."""
+    cases_first = draw(st.sampled_from([True, True, True, False]))
+    axes = ("cases", "time") if cases_first else ("time", "cases")
+    row: list[tuple[str, Layer]] = []
+    if draw(FLAGS):
+        entry = Input("tokens", axes, (None, None), "int64")
+        table = Embedding(tokens=11, features=draw(SIZES), padding=draw(st.sampled_from([None, 0, 3])))
+        row.append(("embed", table))
+        width, masked = table.features, table.padding is not None
+    else:
+        width, masked = draw(SIZES), draw(FLAGS)
+        entry = Input("x", (*axes, "features"), (None, None, width))
+        row += [("mask", Masking(value=draw(st.sampled_from([0.0, 0.5]))))] if masked else []
+    count = draw(st.integers(1, 3))
+    for place in range(count):
+        last = place == count - 1 and draw(FLAGS)
+        drawn = draw(st.one_of(LSTMS, GRUS, RNNS))
+        merge = "concat" if drawn.merge == "separate" else drawn.merge
+        # What stands at padded steps in processing order, nothing may depend on: so nothing that skips may read it.
+        order = "time" if last or masked or drawn.output == "last" else drawn.order
+        fields = {"features": width, "cases_first": cases_first, "merge": merge, "order": order, "dtype": "float32"}
+        fields |= {"output": "last" if last else "sequence", "returned_state": False, "carried_state": False}
+        layer = drawn.replace(**fields)
+        row.append((f"layer_{place}", layer))
+        width = layer.output_size
+        if draw(RARE):
+            row.append((f"drop_{place}", Dropout(rate=0.4)))
+        if draw(RARE):
+            row.append((f"bend_{place}", Activation(activation=draw(GATES))))
+        if draw(RARE):
+            row.append((f"dense_{place}", Dense(features=width, units=3, activation=draw(GATES))))
+            width = 3
+    head = st.sampled_from([Formula("linear"), SIGMOID, HARD_SIGMOID_FIFTH, Formula("softmax")])
+    row.append(("head", Dense(features=width, units=2, activation=draw(head))))
+    return sequential("drawn", entry, *row)

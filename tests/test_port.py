@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
 
 import batchmap as bm
 import rtneural
@@ -20,12 +21,14 @@ from batchmap.errors import Ambiguous, BadValue, Unsupported
 from batchmap.frameworks import get
 from batchmap.mapping.arrays import fold
 from batchmap.mapping.conversion import choose
-from batchmap.numbers.reference import run_layer
+from batchmap.numbers.probes import probes
+from batchmap.numbers.reference import run_layer, run_model
 from batchmap.sources import read_source
 from batchmap.spec.layers import unstack
 from batchmap.spec.model import framed
 from batchmap.spec.parameters import parameters
 from runners import parts_of
+from strategies import models as models_in_a_row
 from support import CASES, FRAMEWORKS, REFUSED, data, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
@@ -369,6 +372,35 @@ def test_what_is_assumed_of_padding_is_said(
     notes = " ".join(bm.port(source, other, out=tmp_path / "ported").notes)
     assert notes.startswith(opening) and closing in notes
     assert ("padding" in notes) == bool(opening)
+
+
+# --- any model ----------------------------------------------------------------------------------------------
+
+DRAWN = {"keras": 25, "tensorflow": 25, "torch": 100}  # how many, and most of them are held
+
+
+@pytest.mark.needs
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_any_model_is_exact_or_refused(runner: Any, framework: str) -> None:
+    """A port proves itself; here for whatever can be put in a row."""
+    held = []
+
+    @settings(deadline=None, max_examples=DRAWN[framework], derandomize=True, database=None, phases=[Phase.generate])
+    @given(models_in_a_row())
+    def carry(model: Any) -> None:
+        arrays = {node.name: weights(node.layer) for node in model if parameters(node.layer)}
+        probe = probes(model)[0]
+        try:
+            (output,) = runner.run_model(model, arrays, *probe.inputs.values(), allow=("dropout", "recurrent_dropout"))
+        except Unsupported as refusal:
+            assert refusal.fields["field"] and refusal.because
+            held.append(False)
+            return
+        held.append(True)
+        np.testing.assert_allclose(output, run_model(model, arrays, probe.inputs)["head"], rtol=1e-5, atol=1e-5)
+
+    carry()
+    assert len(held) >= DRAWN[framework] and sum(held) > 0.6 * len(held)
 
 
 # --- models that are refused --------------------------------------------------------------------------------
