@@ -128,8 +128,16 @@ def models(draw: st.DrawFn) -> Model:
         merge = "concat" if drawn.merge == "separate" else drawn.merge
         # What stands at padded steps in processing order, nothing may depend on: so nothing that skips may read it.
         order = "time" if last or masked or drawn.output == "last" else drawn.order
-        fields = {"features": width, "cases_first": cases_first, "merge": merge, "order": order, "dtype": "float32"}
+        fields: dict[str, Any] = {
+            "features": width,
+            "cases_first": cases_first,
+            "merge": merge,
+            "order": order,
+            "dtype": "float32",
+        }
         fields |= {"output": "last" if last else "sequence", "returned_state": False, "carried_state": False}
+        if masked and not last:  # the head reads padded steps too
+            fields["padded"] = drawn.padded or draw(st.sampled_from(["zero", "held"]))
         layer = drawn.replace(**fields)
         row.append((f"layer_{place}", layer))
         width = layer.output_size

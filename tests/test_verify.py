@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -525,6 +526,25 @@ def test_a_difference_in_the_second_probe_alone_is_found():
     late = replace(right, name="late", run=lambda given: [array + (len(array) == 2) for array in right.run(given)])
     report = compare(right, late, probes(model))
     assert not report and report.first.sizes == "2 x 11" and report.first.off == pytest.approx(1)
+
+
+def test_a_model_that_makes_much_of_every_rounding_is_held_to_what_float32_can_do():
+    """Three relu layers whose outputs grow to a million, and the product of both directions."""
+    model = sequential(
+        "steep",
+        FEATURES,
+        ("grow", RNN(features=4, units=7, layers=3, direction="both", merge="product", activation="relu")),
+        ("head", Dense(features=7, units=2, activation="sigmoid")),
+    )
+    weights = draw(model, seed=5)
+    right, single = reference(model, weights), reference(model, weights, "float32")
+    report = compare(right, single, probes(model))
+    assert report and 1e-5 < report.off < report.tolerance < 1e-2
+    assert re.search(r"\(float32, in which the reference itself is \d\.\de-0[45] off\)\.$", str(report))
+    assert not compare(right, single, probes(model), tolerance=1e-5)
+    key = "0.forward.recurrent"
+    other = {**weights, "grow": {**weights["grow"], key: weights["grow"][key].swapaxes(1, 2)}}
+    assert not compare(right, reference(model, other, "float32"), probes(model))
 
 
 def test_many_small_probabilities_are_held_to_as_many_digits():

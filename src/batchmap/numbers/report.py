@@ -60,6 +60,7 @@ class Report:
     """What a comparison found; true if both sides are the same.
 
     checked: what was compared. off: the furthest that any output is off (beyond 1: relative).
+    rounding: how far off the reference itself is in float32, where that had to be asked.
     first: the first difference. problem: why the numbers cannot be compared, such as other shapes.
     causes: known mistakes that explain the difference, each by itself.
     partly: where there is none, those that explain what the first layer that differs gave.
@@ -78,6 +79,7 @@ class Report:
     partly: tuple[Cause, ...] = ()
     searched: Search | None = None
     layers: tuple[Compared, ...] = ()
+    rounding: float = 0.0
 
     def __bool__(self) -> bool:
         return self.same
@@ -90,6 +92,7 @@ class Report:
             "other": self.other,
             "tolerance": self.tolerance,
             "off": self.off,
+            "rounding": self.rounding,
             "checked": [row._asdict() for row in self.checked],
             "first": self.first and self.first._asdict(),
             "problem": self.problem,
@@ -105,9 +108,10 @@ class Report:
     def __str__(self) -> str:
         if self.same:
             row = self.checked[0]
+            steep = f", in which the reference itself is {self.rounding:.1e} off" if self.rounding else ""
             return (
                 f"Same outputs as {self.right} at {_listed(row.sizes.split(', '))}, "
-                f"furthest off {self.off:.1e} ({row.dtype})."
+                f"furthest off {self.off:.1e} ({row.dtype}{steep})."
             )
         return f"Not the same: {self.difference}"
 

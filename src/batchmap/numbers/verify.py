@@ -17,6 +17,7 @@ from batchmap.numbers.report import Checked, Compared, Difference, Report
 from batchmap.spec.model import Model
 
 Inputs = Mapping[str, Array]
+LOOSEST = 1e-2  # beyond it nothing agrees, however much a model makes of every rounding
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
 
 
@@ -65,13 +66,14 @@ def compare(
     """Compares two sides on the same inputs; `right` is the judge.
 
     tolerance: how far a number may be off, as a part of the largest of its array; by default what the coarser
-    dtype of the two allows. Padded steps of an output count only where the model says what they hold. What is
+    dtype of the two allows (more where a model makes so much of every rounding that the reference in float32 is
+    as far off itself). Padded steps of an output count only where the model says what they hold. What is
     not finite never agrees. layers: look layer by layer for the first difference. match: layer of `right` to
     layer of `other`, where their names differ. seconds: the longest that mistakes are looked for.
     A failure of `other` to run is a finding, not an exception.
     """
     dtype = max(right.dtype, other.dtype, key=lambda name: TOLERANCES.get(name, 0.0))
-    tolerance = TOLERANCES.get(dtype, TOLERANCES["float32"]) if tolerance is None else tolerance
+    given_tolerance, tolerance = tolerance, TOLERANCES.get(dtype, TOLERANCES["float32"])
     rounds: list[_Round] = []
     for probe in probes:
         wanted = [np.asarray(array) for array in right.run(probe.inputs)]
@@ -85,8 +87,14 @@ def compare(
     off = max((found.off(offsets) for found in rounds), default=0.0)
     sizes = ", ".join(dict.fromkeys(str(probe) for probe in probes))
     checked = (Checked("output", right.name, sizes, off, dtype),)
-    if all(found.off() <= tolerance for found in rounds):
-        return Report(True, right.name, other.name, checked, off, tolerance)
+    furthest, rounding = max((found.off() for found in rounds), default=0.0), 0.0
+    if given_tolerance is not None:
+        tolerance = given_tolerance
+    elif tolerance < furthest <= LOOSEST and dtype == "float32":
+        rounding = _rounding(right, rounds)
+        tolerance = max(tolerance, min(LOOSEST, 10 * rounding))
+    if furthest <= tolerance:
+        return Report(True, right.name, other.name, checked, off, tolerance, rounding=rounding)
 
     place, bad = next(entry for entry in enumerate(rounds) if not entry[1].off() <= tolerance)
     problem = bad.problem(right, other)
@@ -125,6 +133,19 @@ def compare(
         partly=partly,
         searched=searched,
         layers=table,
+    )
+
+
+def _rounding(right: Side, rounds: Sequence[_Round]) -> float:
+    """How far off the reference itself is when it computes in float32; 0 where there is none."""
+    if right.model is None or right.weights is None:
+        return 0.0
+    single = reference(right.model, right.weights, "float32")
+    exact = reference(right.model, right.weights)
+    return max(
+        found._replace(wanted=list(exact.run(inputs)), given=list(single.run(inputs))).off()
+        for found in rounds
+        for inputs in (found.probe.inputs,)
     )
 
 
