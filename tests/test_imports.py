@@ -71,6 +71,7 @@ for name in batchmap.__all__:
     assert not loaded(code) & set(FRAMEWORKS)
 
 
+@pytest.mark.needs
 @pytest.mark.parametrize("library", ["numpy", "onnx"])
 def test_loaded_can_see(library: str) -> None:
     """Without this, the tests above could pass because they see nothing."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from batchmap.errors import Ambiguous, BadValue, Contradiction, UnknownWord, Unsupported
-from batchmap.mapping.conversion import gather, scatter
+from batchmap.mapping.conversion import lower_batch, scatter
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.rows import Site
 from batchmap.spec.batch import COUNTS, Batch
@@ -49,8 +49,7 @@ everywhere = pytest.mark.parametrize("name", TOOLS)
 
 
 def lower(batch: Batch, name: str) -> tuple[dict[str, object], Site]:
-    site = Site(name, TOOLS[name].title)
-    return gather(TOOLS[name].batch, batch, site), site
+    return lower_batch(batch, TOOLS[name])
 
 
 def lift(arguments: dict[str, object], name: str, **known: object) -> Batch:
@@ -221,6 +220,17 @@ def test_every_batch_word_has_a_row_or_follows(name: str) -> None:
     assert {"accumulation", "replicas"} <= set(words)
     assert {"cases", "cases_per_pass", "cases_per_replica"} & set(words)
     assert {"passes", "steps"} & set(words)
+
+
+@everywhere
+def test_a_word_that_has_no_place_is_left_out_and_not_lost(name: str) -> None:
+    batch = Batch(cases=2, cases_per_replica=1, passes=2)  # two replicas or two passes an update: nobody said
+    try:
+        arguments, site = lower(batch, name)
+    except (Unsupported, Ambiguous):
+        return
+    known = {word: value for word, value in site.left_out.items() if value is not None}
+    assert lift(arguments, name, **known).passes == 2
 
 
 @everywhere

@@ -12,7 +12,7 @@ from typing import Any
 from batchmap.errors import Ambiguous, BadValue, Unsupported, unknown
 from batchmap.frameworks import get
 from batchmap.mapping.calls import Call
-from batchmap.mapping.conversion import choose, gather, lift, lower, scatter
+from batchmap.mapping.conversion import choose, lift, lower, lower_batch, scatter
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.rows import Site
 from batchmap.source.scan import scan
@@ -351,11 +351,11 @@ def _lower_batch(batch: Batch, target: Framework) -> tuple[dict[str, dict[str, A
     """Native batch arguments by the place they belong to."""
     if not target.batch:
         raise Unsupported(f"{target.title} has no batch words", framework=target.name, field="batch")
-    site = Site(target.name, target.title)
+    arguments, site = lower_batch(batch, target)
     places = {name: getattr(row, "of", "") for row in target.batch for name in row.natives}
     words = {name: row.words[0] for row in target.batch if row.words for name in row.natives}
     native: dict[str, dict[str, Any]] = {}
-    for name, value in gather(target.batch, batch, site).items():
+    for name, value in arguments.items():
         if value is not None and not (value == 1 and words[name] in ("accumulation", "replicas")):
             native.setdefault(places[name], {})[name] = value
     return native, site

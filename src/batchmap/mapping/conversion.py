@@ -10,6 +10,7 @@ from batchmap.errors import Ambiguous, BadValue, BatchmapError, Contradiction, U
 from batchmap.mapping.calls import Call, Lowered
 from batchmap.mapping.framework import Counterpart, Framework
 from batchmap.mapping.rows import Driver, Repeat, Row, Same, Site, Wrap, show
+from batchmap.spec.batch import Batch
 from batchmap.spec.layers import Layer, Recurrent, TimeDistributed, unstack
 
 
@@ -89,6 +90,20 @@ def _check_layers(framework: Framework) -> None:
             framework=framework.name,
             field="layer",
         )
+
+
+def lower_batch(batch: Batch, framework: Framework) -> tuple[dict[str, Any], Site]:
+    """Native batch arguments by name; what no row speaks of, and does not follow from the others, is left out."""
+    site = Site(framework.name, framework.title)
+    arguments = gather(framework.batch, batch, site)
+    spoken = {word for row in framework.batch for word in row.words}
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    known = {word: value for word, value in values.items() if value is not None}
+    said = Batch(**{word: value for word, value in known.items() if word in spoken})
+    for word, value in known.items():
+        if getattr(said, word) is None:
+            site.left_out[word] = value
+    return arguments, site
 
 
 def undriven(call: Call, counterpart: Counterpart) -> Call:
