@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ |= {  # before any framework is imported
     "CUDA_VISIBLE_DEVICES": "",
@@ -21,6 +22,9 @@ os.environ |= {  # before any framework is imported
 }
 
 CI = os.environ.get("CI", "").lower() in ("1", "true")
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)  # the same cases on every run
+settings.load_profile("ci" if CI else "here")
 MODELS = Path(__file__).parents[2] / "shared" / "models"
 LIBRARIES = {  # framework, as batchmap names it: the module that runs it
     "flax": "flax",
