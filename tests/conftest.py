@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ os.environ |= {  # before any framework is imported
 }
 
 CI = os.environ.get("CI", "").lower() in ("1", "true")
-settings.register_profile("here", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)  # the same cases on every run
+settings.register_profile("here", deadline=None, max_examples=50)
+settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)  # the same cases on every run
 settings.load_profile("ci" if CI else "here")
 MODELS = Path(__file__).parents[2] / "shared" / "models"
 LIBRARIES = {  # framework, as batchmap names it: the module that runs it
@@ -69,8 +70,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test whose frameworks are not installed; fails it in CI."""
     for mark in item.iter_markers("needs"):
         for framework in sorted(mark.args or frameworks(item)):
-            if find_spec(LIBRARIES[framework]) is None:
+            if not installed(LIBRARIES[framework]):
                 missing(f"{LIBRARIES[framework]} is not installed")
+
+
+@cache
+def installed(library: str) -> bool:
+    """Whether a library can be imported here."""
+    return find_spec(library) is not None
 
 
 def frameworks(item: pytest.Item) -> set[str]:
