@@ -17,7 +17,7 @@ from batchmap.mapping.arrays import fold
 from batchmap.mapping.conversion import choose, lower, undriven
 from batchmap.mapping.framework import Framework
 from batchmap.mapping.plan import LOSSES, NATIVE, SPELLED, Place, Plan, accepted, losses, plan, split
-from batchmap.numbers.diagnose import shares
+from batchmap.numbers.diagnose import distance
 from batchmap.numbers.probes import probes
 from batchmap.numbers.report import Report
 from batchmap.numbers.verify import compare, reference
@@ -357,11 +357,9 @@ def _prove_lone(layer: Recurrent, arrays: Mapping[str, Any], target: Framework, 
         }
         right = run_layer(layer, arrays, x, initial=initial)
         other = target.module("live").run_layer(layer, arrays, x, initial=initial)
-        pairs = [
-            (right.output, other.output),
-            *((right.states[key], other.states[key]) for key in right.states),
-        ]
-        off = max(float(shares(np.asarray(b), np.asarray(a)).max(initial=0.0)) for a, b in pairs)
+        wanted = [right.output, *right.states.values()]
+        given = [other.output, *(other.states[key] for key in right.states)]
+        off = distance(given, wanted, [None] * len(wanted))
         if not off <= tolerance:
             raise Mismatch(
                 f"{layer!r} in {target.title} is {off:.1e} off the reference at {cases} x {time}", report=None

@@ -141,8 +141,7 @@ def _say_without_states(spec: Layer | Batch | Spec, framework: str) -> Translati
             raise
         bare = layer.replace(returned_state=False)
         said = say(replace(spec, layer=bare) if isinstance(spec, Spec) else bare, framework)
-        place, _, _ = error.what.partition(" ")
-        note = f"The final states are left out: {place} returns the output of its last layer only."
+        note = f"The final states are left out: {error.fields['target']} {error.because.removeprefix('it ')}."
         return replace(said, spec=spec, notes=(note, *said.notes))
 
 

@@ -167,13 +167,11 @@ def _lower_stack(layer: Recurrent, counterpart: Counterpart, framework: Framewor
     repeat = counterpart.repeat
     assert repeat is not None
     if layer.returned_state:
-        raise Unsupported(
-            f"{repeat.target} cannot hold returned_state=True",
+        raise Site(framework.name, repeat.target, version).refuse(
+            "returned_state",
+            True,
             "it returns the output of its last layer only",
             "returned_state=False, or a model with the layers one by one",
-            framework=framework.name,
-            field="returned_state",
-            value=True,
         )
     calls: list[Call] = []
     notes: dict[str, None] = {}

@@ -36,6 +36,7 @@ class Site:
             because,
             instead,
             framework=self.framework,
+            target=self.target,
             field=word,
             value=value,
         )

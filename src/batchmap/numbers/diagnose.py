@@ -7,7 +7,7 @@ with those that the other model gave.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, combinations
@@ -238,11 +238,17 @@ def shares(got: Array, right: Array, counted: Array | None = None) -> Array:
     return offsets(got, right, counted) / min(max(largest, SMALLEST), 1.0)
 
 
-def distance(got: Sequence[Array], right: Sequence[Array], counted: Sequence[Array | None]) -> float:
+def distance(
+    got: Sequence[Array],
+    right: Sequence[Array],
+    counted: Sequence[Array | None],
+    measure: Callable[..., Array] = shares,
+) -> float:
     """The furthest that any number of any output is off; infinite where the shapes differ."""
     if [np.shape(array) for array in got] != [np.shape(array) for array in right]:
         return np.inf
-    return max((shares(*three).max(initial=0.0) for three in zip(got, right, counted, strict=True)), default=0.0)
+    triples = zip(got, right, counted, strict=True)
+    return max((float(measure(*triple).max(initial=0.0)) for triple in triples), default=0.0)
 
 
 class Suspect(NamedTuple):

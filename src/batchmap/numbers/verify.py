@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batchmap.errors import BatchmapError
-from batchmap.numbers.diagnose import Cause, Scene, Search, frame, offsets, search, shares, steps_that_count
+from batchmap.numbers.diagnose import Cause, Scene, Search, distance, frame, offsets, search, shares, steps_that_count
 from batchmap.numbers.probes import Probe
 from batchmap.numbers.reference import Array, run_model
 from batchmap.numbers.report import Checked, Compared, Difference, Report
@@ -73,7 +73,8 @@ def compare(
     A failure of `other` to run is a finding, not an exception.
     """
     dtype = max(right.dtype, other.dtype, key=lambda name: TOLERANCES.get(name, 0.0))
-    given_tolerance, tolerance = tolerance, TOLERANCES.get(dtype, TOLERANCES["float32"])
+    usual = tolerance is None
+    tolerance = TOLERANCES.get(dtype, TOLERANCES["float32"]) if tolerance is None else tolerance
     rounds: list[_Round] = []
     for probe in probes:
         wanted = [np.asarray(array) for array in right.run(probe.inputs)]
@@ -88,9 +89,7 @@ def compare(
     sizes = ", ".join(dict.fromkeys(str(probe) for probe in probes))
     checked = (Checked("output", right.name, sizes, off, dtype),)
     furthest, rounding = max((found.off() for found in rounds), default=0.0), 0.0
-    if given_tolerance is not None:
-        tolerance = given_tolerance
-    elif tolerance < furthest <= LOOSEST and dtype == "float32":
+    if usual and dtype == "float32" and tolerance < furthest <= LOOSEST:
         rounding = _rounding(right, rounds)
         tolerance = max(tolerance, min(LOOSEST, 10 * rounding))
     if furthest <= tolerance:
@@ -143,9 +142,7 @@ def _rounding(right: Side, rounds: Sequence[_Round]) -> float:
     single = reference(right.model, right.weights, "float32")
     exact = reference(right.model, right.weights)
     return max(
-        found._replace(wanted=list(exact.run(inputs)), given=list(single.run(inputs))).off()
-        for found in rounds
-        for inputs in (found.probe.inputs,)
+        distance(single.run(found.probe.inputs), exact.run(found.probe.inputs), found.settled) for found in rounds
     )
 
 
@@ -158,10 +155,7 @@ class _Round(NamedTuple):
     settled: list[Array | None]
 
     def off(self, measure: Callable[..., Array] = shares) -> float:
-        if isinstance(self.given, str) or _sizes(self.given) != _sizes(self.wanted):
-            return math.inf
-        triples = zip(self.given, self.wanted, self.settled, strict=True)
-        return max((float(measure(*triple).max(initial=0.0)) for triple in triples), default=0.0)
+        return math.inf if isinstance(self.given, str) else distance(self.given, self.wanted, self.settled, measure)
 
     def problem(self, right: Side, other: Side) -> str:
         if isinstance(self.given, str):
@@ -207,7 +201,7 @@ def _difference(
 
 def _off(array: Array, view: Array, counted: Array | None) -> float:
     """How far two arrays are apart; infinitely where their shapes differ."""
-    return float(shares(array, view, counted).max(initial=0.0)) if array.shape == view.shape else float("inf")
+    return distance([array], [view], [counted])
 
 
 def _by_layer(
@@ -338,10 +332,6 @@ def _output(model: Model | None, k: int, count: int) -> str:
         return "output"
     name = model.outputs[k] if model and len(model.outputs) == count else str(k)
     return f'output "{name}"'
-
-
-def _sizes(arrays: Sequence[Array]) -> list[tuple[int, ...]]:
-    return [array.shape for array in arrays]
 
 
 def _size(array: Array) -> str:

@@ -344,8 +344,7 @@ def _rate(layer: Layer) -> float:
     """The dropout that the source has a line for."""
     if isinstance(layer, Dropout):
         return layer.rate
-    kept = isinstance(layer, Recurrent) and "dropout" in trained(layer)
-    return float(layer.dropout) if kept else 0.0  # type: ignore[attr-defined]
+    return layer.dropout if isinstance(layer, Recurrent) and "dropout" in trained(layer) else 0.0
 
 
 def _scopes(layer: Recurrent, scope: str) -> dict[str, str]:
